@@ -1,0 +1,43 @@
+# The one door. `make help` lists the targets.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-32 run test test-32 lint format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install and build all that is needed, into .venv/ and build/
+	@$(PYTHON) tools/bootstrap.py
+
+setup-32:
+	@$(PYTHON) tools/bootstrap.py --mpy32
+
+run: setup ## local hub, one agent and a sample application; shows messages until Ctrl-C
+	@$(BIN)/vedette demo $(if $(RUN_SECONDS),--seconds $(RUN_SECONDS))
+
+test: setup-32 ## all quick tests, on the 64-bit and the 32-bit MicroPython
+	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest
+
+test-32: setup-32 ## the device tests on the 32-bit MicroPython only
+	@VEDETTE_LANES=32 $(BIN)/python -m pytest tests/unit
+
+lint: setup ## ruff, codespell, mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell
+	@$(BIN)/mypy
+
+format: setup ## let ruff lay the code out
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+lock: ## pin tools/requirements.in again, with hashes
+	@$(LOCK) tools/requirements.in -o tools/requirements.txt
+
+clean: ## remove what was built; the virtual environment too
+	rm -rf build .venv
