@@ -1,0 +1,505 @@
+"""The flow table: a fixed array of slots that aggregates network connections by their five-tuple.
+
+One preallocated buffer holds all of it, and nothing is allocated afterwards. A known flow is looked
+up before anything is claimed, so it keeps counting when the table is full; what finds no room is
+counted, flows and hits apart.
+
+A hit is one sighting of a flow: the opening of a TCP connection, a UDP datagram, an ICMP message. A
+connection that was opened in an earlier cycle and goes on counts as seen once.
+
+Buckets are chosen by multiply-shift hashing over the 16-bit halves of a key with random multipliers
+(Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer arithmetic
+without primes", STACS 1996). It is universal, so no peer can choose flows that collide.
+
+All numbers in the buffer are little-endian, as on every MicroPython board.
+"""
+
+import os
+import struct
+
+from micropython import const
+
+TCP = const(6)
+UDP = const(17)
+ICMP = const(1)  # ICMPv6 too
+IN = const(0)
+OUT = const(1)
+DROP_NEW = const(0)  # the rule of RTOS-class devices
+DROP_OLDEST = const(1)  # the rule of Linux
+MAX_SLOTS = const(256)
+
+# The buffer, in words of 32 bits.
+_NOW = const(0)  # seconds since the cycle began, 24 bits
+_LIVE = const(1)
+_OLDEST = const(2)
+_SLOTS = const(3)
+_POLICY = const(4)
+_LOCALS = const(5)  # local addresses in use
+_MAX_LOCALS = const(6)
+_HIGH_WATER = const(7)
+_REFUSED_FLOWS = const(8)
+_REFUSED_HITS = const(9)
+_EVICTED = const(10)
+_KEY = const(11)  # 6 words: remote address, ports, identity (as in META)
+_SEEDS = const(17)  # 12 words: a multiplier for each 16-bit half of a key
+_HEADS = const(29)  # 128 half-words: the first slot of each bucket, plus one
+_REFUSED = const(93)  # 128 half-words: tags of the flows that this cycle refused
+_POOL = const(157)  # local addresses, 4 words each; after them the slots
+
+# A slot, in words.
+_REMOTE = const(0)
+_PORTS = const(4)  # local port << 16 | remote port
+_BYTES_IN = const(5)
+_BYTES_OUT = const(6)
+_HITS = const(7)
+_FIRST = const(8)  # 24 bits of seconds; the top byte is the low half of the generation
+_LAST = const(9)  # 24 bits of seconds; the top byte is the high half of the generation
+_META = const(10)  # from bit 0: 9 next slot plus one, 8 local, 5 application, 1 direction, 2 kind
+_WORDS = const(11)
+
+_NEXT = const(0x1FF)
+_LOCAL_SHIFT = const(9)
+_APP_SHIFT = const(17)
+_DIRECTION_SHIFT = const(22)
+_KIND_SHIFT = const(23)
+_IDENTITY = const(0x181FE00)  # the bits of META that belong to the key: kind and local address
+
+_KIND_UDP = const(1)
+_KINDS = (TCP, UDP, ICMP)
+# A token: slot, generation << 8, and these bits.
+_TOKEN_UDP = const(1 << 24)  # a count is a hit
+_TOKEN = const(1 << 25)  # set in every token
+_REFUSED_TOKEN = const(-1)
+_SECONDS = const(0xFFFFFF)
+_MAX_COUNT = const(0x3FFFFFFF)  # the largest counter that needs no heap on 32 bit
+
+# A snapshot: count of records (2 bytes), count of local addresses, version; the addresses; the records.
+_HEADER = const(4)
+_VERSION = const(1)
+_ADDRESS = const(16)
+_RECORD = const(44)
+_MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"  # IPv4-mapped IPv6, RFC 4291 section 2.5.5.2
+
+
+@micropython.viper
+def _store(buf, at: int, address):
+    # An address of 4 or 16 bytes as 16; no address as zeros.
+    out = ptr8(int(ptr32(buf)) + 4 * at)
+    data = ptr8(address)
+    gap = 16 - int(len(address))
+    i = 0
+    while i < 16:
+        out[i] = 0 if i < gap else data[i - gap]
+        i += 1
+    if gap == 12:
+        out[10] = 255
+        out[11] = 255
+
+
+class FlowTable:
+    """A table of `slots` flows (16 to 256) under one of the two rules for a full table.
+
+    `max_locals` bounds the distinct local addresses of one cycle (1 to 255; 16 bytes each).
+    Errors: ValueError for numbers out of range.
+    """
+
+    def __init__(self, slots=MAX_SLOTS, policy=DROP_NEW, max_locals=16):
+        if not 1 <= max_locals <= 255:
+            raise ValueError("max_locals: 1 to 255")
+        self._capacity = slots
+        self._buf = bytearray(4 * (_POOL + 4 * max_locals + _WORDS * slots))
+        view = memoryview(self._buf)
+        view[4 * _SEEDS : 4 * _HEADS] = os.urandom(4 * (_HEADS - _SEEDS))
+        self._set(_MAX_LOCALS, max_locals)
+        self.configure(slots, policy)
+
+    def configure(self, slots, policy):
+        """Use `slots` of the slots that were allocated, under `policy`. The table must be empty."""
+        if not 16 <= slots <= min(self._capacity, MAX_SLOTS) or self.live:
+            raise ValueError("slots: 16 to what was allocated, in an empty table")
+        self._set(_SLOTS, slots)
+        self._set(_POLICY, policy)
+
+    @micropython.viper
+    def _set(self, at: int, value: int):
+        ptr32(self._buf)[at] = value
+
+    @micropython.viper
+    def _get(self, at: int) -> int:
+        return ptr32(self._buf)[at]
+
+    @property
+    def live(self):
+        """Flows in the table now."""
+        return self._get(_LIVE)
+
+    @property
+    def high_water(self):
+        """The most flows that were ever in the table at once."""
+        return self._get(_HIGH_WATER)
+
+    @property
+    def refused_flows(self):
+        """Flows that found no room, since the start.
+
+        Each counts once a cycle: exact up to 100 of them a cycle, an upper bound beyond.
+        """
+        return self._get(_REFUSED_FLOWS)
+
+    @property
+    def refused_hits(self):
+        """Sightings of flows that found no room, since the start."""
+        return self._get(_REFUSED_HITS)
+
+    @property
+    def evicted(self):
+        """Flows that gave way to newer ones, since the start."""
+        return self._get(_EVICTED)
+
+    def tick(self, seconds):
+        """Set the clock: seconds since this cycle began. First and last seen are read from it."""
+        self._set(_NOW, min(seconds, _SECONDS))
+
+    def open(self, protocol, direction, laddr, lport, raddr, rport, app=0):
+        """Find the flow's slot or claim one; return the token for `count_in` and `count_out`.
+
+        Addresses are 4 or 16 bytes, None where unknown; ports 0 where unknown; `app` is a code of 0
+        to 31 that the table only carries. Counts a hit, but not for UDP, where each counted datagram
+        is one. A flow that finds no room is counted as refused, and the token is -1.
+        """
+        kind = 0 if protocol == TCP else _KIND_UDP if protocol == UDP else 2
+        identity = kind << _KIND_SHIFT | self._local(laddr or b"") << _LOCAL_SHIFT
+        place = self._key(raddr or b"", lport, rport, identity)
+        slot = self._find(place, identity)
+        if not slot:
+            slot = self._claim(place, identity | app << _APP_SHIFT | direction << _DIRECTION_SHIFT)
+        return self._sight(slot) if slot else _REFUSED_TOKEN
+
+    @micropython.viper
+    def _local(self, address) -> int:
+        # The address's place in the pool, from 1; 0 is "unknown". A new one is written past those in
+        # use, where it counts once `_claim` takes it.
+        if int(len(address)) == 0:
+            return 0
+        p = ptr32(self._buf)
+        _store(self._buf, _KEY, address)
+        place = 0
+        while place < p[_LOCALS]:
+            at = _POOL + 4 * place
+            same = p[at] == p[_KEY] and p[at + 1] == p[_KEY + 1]
+            if same and p[at + 2] == p[_KEY + 2] and p[at + 3] == p[_KEY + 3]:
+                return place + 1
+            place += 1
+        if place < p[_MAX_LOCALS]:
+            _store(self._buf, _POOL + 4 * place, address)
+        return place + 1
+
+    @micropython.viper
+    def _key(self, raddr, lport: int, rport: int, identity: int) -> int:
+        # Writes the key that is looked for; returns 25 bits of its hash: the bucket in the top 7.
+        p = ptr32(self._buf)
+        _store(self._buf, _KEY, raddr)
+        p[_KEY + 4] = lport << 16 | rport
+        p[_KEY + 5] = identity
+        return int(self._hash(_KEY, identity))
+
+    @micropython.viper
+    def _hash(self, at: int, identity: int) -> int:
+        p = ptr32(self._buf)
+        total = p[_SEEDS + 10] * (identity & 0xFFFF) + p[_SEEDS + 11] * (identity >> 16)
+        i = 0
+        while i < 5:
+            word = p[at + i]
+            total += p[_SEEDS + 2 * i] * (word & 0xFFFF)
+            total += p[_SEEDS + 2 * i + 1] * (word >> 16 & 0xFFFF)
+            i += 1
+        return total >> 7 & 0x1FFFFFF
+
+    @micropython.viper
+    def _find(self, place: int, identity: int) -> int:
+        # The flow's slot, plus one; 0 where there is none.
+        p = ptr32(self._buf)
+        slots = _POOL + 4 * p[_MAX_LOCALS] - _WORDS
+        slot = ptr16(self._buf)[2 * _HEADS + (place >> 18)]
+        while slot:
+            at = slots + _WORDS * slot
+            same = p[at + _PORTS] == p[_KEY + 4] and p[at + 3] == p[_KEY + 3]
+            if same and p[at] == p[_KEY] and p[at + 1] == p[_KEY + 1]:
+                if p[at + 2] == p[_KEY + 2] and p[at + _META] & _IDENTITY == identity:
+                    return slot
+            slot = p[at + _META] & _NEXT
+        return 0
+
+    @micropython.viper
+    def _claim(self, place: int, meta: int) -> int:
+        # A slot for the key, plus one; 0 where the flow is refused.
+        p = ptr32(self._buf)
+        heads = ptr16(int(p) + 4 * _HEADS)
+        local = meta >> _LOCAL_SHIFT & 0xFF
+        full = p[_LIVE] == p[_SLOTS]
+        if p[_POLICY] == DROP_NEW and full or local > p[_MAX_LOCALS]:
+            self._refuse(place)
+            return 0
+        if full:
+            slot = p[_OLDEST]
+            p[_OLDEST] = slot + 1 if slot + 1 < p[_SLOTS] else 0
+            self._unlink(slot)
+            self._retire(slot)
+            if p[_EVICTED] < _MAX_COUNT:
+                p[_EVICTED] += 1
+        else:
+            slot = p[_LIVE]
+            p[_LIVE] = slot + 1
+            if slot >= p[_HIGH_WATER]:
+                p[_HIGH_WATER] = slot + 1
+        if local > p[_LOCALS]:
+            p[_LOCALS] = local
+        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot
+        i = 0
+        while i < 5:
+            p[at + i] = p[_KEY + i]
+            i += 1
+        p[at + _BYTES_IN] = 0
+        p[at + _BYTES_OUT] = 0
+        p[at + _HITS] = 0
+        p[at + _FIRST] = p[at + _FIRST] >> 24 << 24 | p[_NOW]
+        p[at + _META] = meta | heads[place >> 18]
+        heads[place >> 18] = slot + 1
+        return slot + 1
+
+    @micropython.viper
+    def _refuse(self, place: int):
+        # Counts a sighting that found no room, and the flow unless this cycle refused it before: a
+        # small set remembers 16 bits of each refused flow's hash.
+        p = ptr32(self._buf)
+        seen = ptr16(int(p) + 4 * _REFUSED)
+        if p[_REFUSED_HITS] < _MAX_COUNT:
+            p[_REFUSED_HITS] += 1
+        tag = place & 0xFFFF
+        if tag == 0:
+            tag = 1
+        at = place >> 18
+        tries = 0
+        while tries < 128 and seen[at]:
+            if seen[at] == tag:
+                return
+            at = at + 1 & 127
+            tries += 1
+        if tries < 128:
+            seen[at] = tag
+        if p[_REFUSED_FLOWS] < _MAX_COUNT:
+            p[_REFUSED_FLOWS] += 1
+
+    @micropython.viper
+    def _unlink(self, slot: int):
+        # Takes the slot out of its bucket's chain.
+        p = ptr32(self._buf)
+        heads = ptr16(int(p) + 4 * _HEADS)
+        slots = _POOL + 4 * p[_MAX_LOCALS]
+        at = slots + _WORDS * slot
+        bucket = int(self._hash(at, p[at + _META] & _IDENTITY)) >> 18
+        after = p[at + _META] & _NEXT
+        if heads[bucket] == slot + 1:
+            heads[bucket] = after
+            return
+        at = slots + _WORDS * (heads[bucket] - 1)
+        while p[at + _META] & _NEXT != slot + 1:
+            at = slots + _WORDS * ((p[at + _META] & _NEXT) - 1)
+        p[at + _META] = p[at + _META] >> _LOCAL_SHIFT << _LOCAL_SHIFT | after
+
+    @micropython.viper
+    def _retire(self, slot: int):
+        # A new generation for the slot: the tokens given out for it are stale from now on.
+        p = ptr32(self._buf)
+        b = ptr8(int(p) + 4 * (_POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot))
+        generation = (b[39] << 8 | b[35]) + 1
+        b[35] = generation
+        b[39] = generation >> 8
+
+    @micropython.viper
+    def _sight(self, place: int) -> int:
+        # Marks the slot (plus one) as seen now, with a hit unless it is UDP's; returns its token.
+        p = ptr32(self._buf)
+        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * (place - 1)
+        high = p[at + _LAST] >> 24 & 0xFF
+        p[at + _LAST] = p[_NOW] | high << 24
+        token = _TOKEN | high << 16 | (p[at + _FIRST] >> 24 & 0xFF) << 8 | place - 1
+        if p[at + _META] >> _KIND_SHIFT == _KIND_UDP:
+            return token | _TOKEN_UDP
+        p[at + _HITS] += 1
+        if p[at + _HITS] == 0:
+            p[at + _HITS] = -1
+        return token
+
+    # The two below are the hot path, written out twice: a call would cost more than the counting.
+
+    @micropython.viper
+    def count_in(self, token: int, size: int) -> int:
+        """Add `size` bytes received. Returns 1, or 0 for a stale token: `open` the flow again.
+
+        Takes no heap and does not raise. Counters stop at 2**32 - 1.
+        """
+        p = ptr32(self._buf)
+        slot = token & 0xFF
+        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot
+        high = p[at + _LAST] >> 24 & 0xFF
+        if token < _TOKEN or slot >= p[_LIVE] or high != token >> 16 & 0xFF:
+            return 0
+        if p[at + _FIRST] >> 24 & 0xFF != token >> 8 & 0xFF:
+            return 0
+        p[at + _LAST] = p[_NOW] | high << 24
+        before = uint(p[at + _BYTES_IN])
+        p[at + _BYTES_IN] += size
+        if uint(p[at + _BYTES_IN]) < before:
+            p[at + _BYTES_IN] = -1
+        if token & _TOKEN_UDP:
+            p[at + _HITS] += 1
+            if p[at + _HITS] == 0:
+                p[at + _HITS] = -1
+        return 1
+
+    @micropython.viper
+    def count_out(self, token: int, size: int) -> int:
+        """Add `size` bytes sent; otherwise as `count_in`."""
+        p = ptr32(self._buf)
+        slot = token & 0xFF
+        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot
+        high = p[at + _LAST] >> 24 & 0xFF
+        if token < _TOKEN or slot >= p[_LIVE] or high != token >> 16 & 0xFF:
+            return 0
+        if p[at + _FIRST] >> 24 & 0xFF != token >> 8 & 0xFF:
+            return 0
+        p[at + _LAST] = p[_NOW] | high << 24
+        before = uint(p[at + _BYTES_OUT])
+        p[at + _BYTES_OUT] += size
+        if uint(p[at + _BYTES_OUT]) < before:
+            p[at + _BYTES_OUT] = -1
+        if token & _TOKEN_UDP:
+            p[at + _HITS] += 1
+            if p[at + _HITS] == 0:
+                p[at + _HITS] = -1
+        return 1
+
+    @micropython.viper
+    def set_app(self, token: int, app: int):
+        """Set the flow's application code, known after its first payload; no effect if stale."""
+        p = ptr32(self._buf)
+        slot = token & 0xFF
+        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot
+        if token < _TOKEN or slot >= p[_LIVE] or p[at + _LAST] >> 24 & 0xFF != token >> 16 & 0xFF:
+            return
+        if p[at + _FIRST] >> 24 & 0xFF == token >> 8 & 0xFF:
+            p[at + _META] = p[at + _META] & ~(31 << _APP_SHIFT) | app << _APP_SHIFT
+
+    def snapshot_size(self):
+        """Bytes that `drain` writes for what is in the table now."""
+        return _HEADER + _ADDRESS * self._get(_LOCALS) + _RECORD * self.live
+
+    def drain(self, into):
+        """Write a snapshot of all flows into `into`, empty the table and start a new cycle.
+
+        One step: what is counted afterwards belongs to the new cycle. Returns the number of flows.
+        Errors: ValueError, and the table as it was, where `into` is shorter than `snapshot_size()`.
+        """
+        if len(into) < self.snapshot_size():
+            raise ValueError("buffer too small")
+        count = self.live
+        local_bytes = _ADDRESS * self._get(_LOCALS)
+        record_bytes = _RECORD * count
+        table = memoryview(self._buf)
+        struct.pack_into("<HBB", into, 0, count, self._get(_LOCALS), _VERSION)
+        into[_HEADER : _HEADER + local_bytes] = table[4 * _POOL : 4 * _POOL + local_bytes]
+        start = 4 * (_POOL + 4 * self._get(_MAX_LOCALS))
+        end = _HEADER + local_bytes + record_bytes
+        into[_HEADER + local_bytes : end] = table[start : start + record_bytes]
+        self._clear()
+        return count
+
+    @micropython.viper
+    def _clear(self):
+        p = ptr32(self._buf)
+        slot = 0
+        while slot < p[_LIVE]:
+            self._retire(slot)
+            slot += 1
+        i = _HEADS
+        while i < _POOL:  # the chains, and the set of refused flows
+            p[i] = 0
+            i += 1
+        p[_NOW] = 0
+        p[_LIVE] = 0
+        p[_OLDEST] = 0
+        p[_LOCALS] = 0
+
+
+def flows(snapshot):
+    """The number of flows in a snapshot that `FlowTable.drain` wrote."""
+    return snapshot[0] | snapshot[1] << 8
+
+
+@micropython.viper
+def sort(snapshot):
+    """Order a snapshot in place: flows that share what a report can say once become neighbours.
+
+    By protocol, direction, application and local address, then by remote address. The snapshot must
+    start at an address that is a multiple of 4 (Cortex-M0+ reads words nowhere else).
+    """
+    head = ptr8(snapshot)
+    count = head[0] | head[1] << 8
+    p = ptr32(int(head) + _HEADER + _ADDRESS * head[2])
+    i = 1
+    while i < count:
+        at = _WORDS * i
+        while at > 0:
+            # Compare with the record before; exchange if it belongs behind.
+            a = at - _WORDS
+            first = p[a + _META] >> _LOCAL_SHIFT
+            second = p[at + _META] >> _LOCAL_SHIFT
+            word = 0
+            while first == second and word < _PORTS:
+                first = p[a + word]
+                second = p[at + word]
+                word += 1
+            if first <= second:
+                break
+            word = 0
+            while word < _WORDS:
+                first = p[a + word]
+                p[a + word] = p[at + word]
+                p[at + word] = first
+                word += 1
+            at = a
+        i += 1
+
+
+def unpack(snapshot, index):
+    """Flow `index` of a snapshot, as a tuple.
+
+    (protocol, direction, app, local address, local port, remote address, remote port, bytes in,
+    bytes out, hits, first seen, last seen): addresses as 4 or 16 bytes or None, seen in seconds since
+    the cycle began.
+    """
+    at = _HEADER + _ADDRESS * snapshot[2] + _RECORD * index
+    ports, received, sent, hits, first, last, meta = struct.unpack_from("<7I", snapshot, at + 16)
+    local = meta >> _LOCAL_SHIFT & 0xFF
+    return (
+        _KINDS[meta >> _KIND_SHIFT],
+        meta >> _DIRECTION_SHIFT & 1,
+        meta >> _APP_SHIFT & 31,
+        _address(snapshot, _HEADER + _ADDRESS * (local - 1)) if local else None,
+        ports >> 16,
+        _address(snapshot, at),
+        ports & 0xFFFF,
+        received,
+        sent,
+        hits,
+        first & _SECONDS,
+        last & _SECONDS,
+    )
+
+
+def _address(snapshot, at):
+    address = bytes(snapshot[at : at + _ADDRESS])
+    if address[:12] == _MAPPED:
+        return address[12:]
+    return address if any(address) else None
