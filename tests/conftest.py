@@ -33,9 +33,9 @@ def device_environment() -> dict[str, str]:
     return {**os.environ, "MICROPYPATH": f"{DEVICE_PATH}:.frozen", "ROOT": str(ROOT)}
 
 
-def pytest_collect_file(parent: pytest.Collector, file_path: Path) -> DeviceFile | None:
-    if file_path.suffix == ".py" and file_path.name.startswith("mpy_"):
-        return DeviceFile.from_parent(parent, path=file_path)
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> DeviceFile | None:
+    if module_path.name.startswith("mpy_"):
+        return DeviceFile.from_parent(parent, path=module_path)
     return None
 
 
@@ -45,10 +45,14 @@ class DeviceFile(pytest.File):
         limit = _TIMEOUT.search(source)
         for lane in os.environ.get("VEDETTE_LANES", "64").split(","):
             if lane not in LANES:
-                raise pytest.UsageError(f"VEDETTE_LANES: {lane!r} is not one of {', '.join(LANES)}")
+                raise pytest.UsageError(
+                    f"VEDETTE_LANES: {lane!r} is not one of {', '.join(LANES)}"
+                )
             batch = Batch(self.path, lane, int(limit[1]) if limit else 60)
             for name in _TEST.findall(source):
-                yield DeviceTest.from_parent(self, name=f"{name}[{lane}]", function=name, batch=batch)
+                yield DeviceTest.from_parent(
+                    self, name=f"{name}[{lane}]", function=name, batch=batch
+                )
 
 
 class Batch:
@@ -73,7 +77,9 @@ class Batch:
     def run(self, names: list[str]) -> dict[str, tuple[str, str]]:
         program = LANES[self.lane]
         if not program.exists():
-            reason = f"no {self.lane}-bit MicroPython at {program.relative_to(ROOT)} (make setup-32)"
+            reason = (
+                f"no {self.lane}-bit MicroPython at {program.relative_to(ROOT)} (make setup-32)"
+            )
             return {name: ("SKIP", reason) for name in names}
         with tempfile.TemporaryDirectory() as folder:
             command = [program, ROOT / "tests/device/harness.py", self.path, *names]

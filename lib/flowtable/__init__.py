@@ -1,15 +1,15 @@
-"""The flow table: a fixed array of slots that aggregates network connections by their five-tuple.
+"""The flow table: a fixed array of slots that aggregates network flows by their five-tuple.
 
-One preallocated buffer holds all of it, and nothing is allocated afterwards. A known flow is looked
-up before anything is claimed, so it keeps counting when the table is full; what finds no room is
-counted, flows and hits apart.
+One preallocated buffer holds all of it, and nothing is allocated afterwards. A known flow is
+looked up before anything is claimed, so it keeps counting when the table is full; what finds no
+room is counted, flows and hits apart.
 
-A hit is one sighting of a flow: the opening of a TCP connection, a UDP datagram, an ICMP message. A
-connection that was opened in an earlier cycle and goes on counts as seen once.
+A hit is one sighting of a flow: the opening of a TCP connection, a UDP datagram, an ICMP message.
+A connection that was opened in an earlier cycle and goes on counts as seen once.
 
-Buckets are chosen by multiply-shift hashing over the 16-bit halves of a key with random multipliers
-(Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer arithmetic
-without primes", STACS 1996). It is universal, so no peer can choose flows that collide.
+Buckets are chosen by multiply-shift hashing over the 16-bit halves of a key with random
+multipliers (Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer
+arithmetic without primes", STACS 1996). It is universal: no peer can choose flows that collide.
 
 All numbers in the buffer are little-endian, as on every MicroPython board.
 """
@@ -40,11 +40,12 @@ _HIGH_WATER = const(7)
 _REFUSED_FLOWS = const(8)
 _REFUSED_HITS = const(9)
 _EVICTED = const(10)
-_KEY = const(11)  # 6 words: remote address, ports, identity (as in META)
-_SEEDS = const(17)  # 12 words: a multiplier for each 16-bit half of a key
-_HEADS = const(29)  # 128 half-words: the first slot of each bucket, plus one
-_REFUSED = const(93)  # 128 half-words: tags of the flows that this cycle refused
-_POOL = const(157)  # local addresses, 4 words each; after them the slots
+_BASE = const(11)  # where the slots begin
+_KEY = const(12)  # 6 words: remote address, ports, identity (as in META)
+_SEEDS = const(18)  # 12 words: a multiplier for each 16-bit half of a key
+_HEADS = const(30)  # 128 half-words: the first slot of each bucket, plus one
+_REFUSED = const(94)  # 128 half-words: tags of the flows that this cycle refused
+_POOL = const(158)  # local addresses, 4 words each, and room for one that is not claimed yet
 
 # A slot, in words.
 _REMOTE = const(0)
@@ -73,7 +74,8 @@ _REFUSED_TOKEN = const(-1)
 _SECONDS = const(0xFFFFFF)
 _MAX_COUNT = const(0x3FFFFFFF)  # the largest counter that needs no heap on 32 bit
 
-# A snapshot: count of records (2 bytes), count of local addresses, version; the addresses; the records.
+# A snapshot: number of flows (2 bytes), number of local addresses, version; the addresses; the
+# flows.
 _HEADER = const(4)
 _VERSION = const(1)
 _ADDRESS = const(16)
@@ -107,14 +109,16 @@ class FlowTable:
         if not 1 <= max_locals <= 255:
             raise ValueError("max_locals: 1 to 255")
         self._capacity = slots
-        self._buf = bytearray(4 * (_POOL + 4 * max_locals + _WORDS * slots))
+        base = _POOL + 4 * max_locals + 4
+        self._buf = bytearray(4 * (base + _WORDS * slots))
         view = memoryview(self._buf)
         view[4 * _SEEDS : 4 * _HEADS] = os.urandom(4 * (_HEADS - _SEEDS))
         self._set(_MAX_LOCALS, max_locals)
+        self._set(_BASE, base)
         self.configure(slots, policy)
 
     def configure(self, slots, policy):
-        """Use `slots` of the slots that were allocated, under `policy`. The table must be empty."""
+        """Use `slots` of the allocated slots, under `policy`. The table must be empty."""
         if not 16 <= slots <= min(self._capacity, MAX_SLOTS) or self.live:
             raise ValueError("slots: 16 to what was allocated, in an empty table")
         self._set(_SLOTS, slots)
@@ -163,9 +167,9 @@ class FlowTable:
     def open(self, protocol, direction, laddr, lport, raddr, rport, app=0):
         """Find the flow's slot or claim one; return the token for `count_in` and `count_out`.
 
-        Addresses are 4 or 16 bytes, None where unknown; ports 0 where unknown; `app` is a code of 0
-        to 31 that the table only carries. Counts a hit, but not for UDP, where each counted datagram
-        is one. A flow that finds no room is counted as refused, and the token is -1.
+        Addresses are 4 or 16 bytes, None where unknown; ports 0 where unknown; `app` is a code of
+        0 to 31 that the table only carries. Counts a hit, but not for UDP, where each counted
+        datagram is one. A flow that finds no room is counted as refused; its token is -1.
         """
         kind = 0 if protocol == TCP else _KIND_UDP if protocol == UDP else 2
         identity = kind << _KIND_SHIFT | self._local(laddr or b"") << _LOCAL_SHIFT
@@ -177,8 +181,8 @@ class FlowTable:
 
     @micropython.viper
     def _local(self, address) -> int:
-        # The address's place in the pool, from 1; 0 is "unknown". A new one is written past those in
-        # use, where it counts once `_claim` takes it.
+        # The address's place in the pool, from 1; 0 is "unknown". A new one is written past those
+        # in use, where it counts once `_claim` takes it.
         if int(len(address)) == 0:
             return 0
         p = ptr32(self._buf)
@@ -190,8 +194,7 @@ class FlowTable:
             if same and p[at + 2] == p[_KEY + 2] and p[at + 3] == p[_KEY + 3]:
                 return place + 1
             place += 1
-        if place < p[_MAX_LOCALS]:
-            _store(self._buf, _POOL + 4 * place, address)
+        _store(self._buf, _POOL + 4 * place, address)
         return place + 1
 
     @micropython.viper
@@ -219,7 +222,7 @@ class FlowTable:
     def _find(self, place: int, identity: int) -> int:
         # The flow's slot, plus one; 0 where there is none.
         p = ptr32(self._buf)
-        slots = _POOL + 4 * p[_MAX_LOCALS] - _WORDS
+        slots = p[_BASE] - _WORDS
         slot = ptr16(self._buf)[2 * _HEADS + (place >> 18)]
         while slot:
             at = slots + _WORDS * slot
@@ -237,7 +240,11 @@ class FlowTable:
         heads = ptr16(int(p) + 4 * _HEADS)
         local = meta >> _LOCAL_SHIFT & 0xFF
         full = p[_LIVE] == p[_SLOTS]
-        if p[_POLICY] == DROP_NEW and full or local > p[_MAX_LOCALS]:
+        if local > p[_MAX_LOCALS]:
+            # The key says nothing of an address without a place: its low word tells flows apart.
+            self._refuse((place ^ p[_POOL + 4 * local - 1]) & 0x1FFFFFF)
+            return 0
+        if full and p[_POLICY] == DROP_NEW:
             self._refuse(place)
             return 0
         if full:
@@ -254,7 +261,7 @@ class FlowTable:
                 p[_HIGH_WATER] = slot + 1
         if local > p[_LOCALS]:
             p[_LOCALS] = local
-        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot
+        at = p[_BASE] + _WORDS * slot
         i = 0
         while i < 5:
             p[at + i] = p[_KEY + i]
@@ -295,7 +302,7 @@ class FlowTable:
         # Takes the slot out of its bucket's chain.
         p = ptr32(self._buf)
         heads = ptr16(int(p) + 4 * _HEADS)
-        slots = _POOL + 4 * p[_MAX_LOCALS]
+        slots = p[_BASE]
         at = slots + _WORDS * slot
         bucket = int(self._hash(at, p[at + _META] & _IDENTITY)) >> 18
         after = p[at + _META] & _NEXT
@@ -311,7 +318,7 @@ class FlowTable:
     def _retire(self, slot: int):
         # A new generation for the slot: the tokens given out for it are stale from now on.
         p = ptr32(self._buf)
-        b = ptr8(int(p) + 4 * (_POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot))
+        b = ptr8(int(p) + 4 * (p[_BASE] + _WORDS * slot))
         generation = (b[39] << 8 | b[35]) + 1
         b[35] = generation
         b[39] = generation >> 8
@@ -320,7 +327,7 @@ class FlowTable:
     def _sight(self, place: int) -> int:
         # Marks the slot (plus one) as seen now, with a hit unless it is UDP's; returns its token.
         p = ptr32(self._buf)
-        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * (place - 1)
+        at = p[_BASE] + _WORDS * (place - 1)
         high = p[at + _LAST] >> 24 & 0xFF
         p[at + _LAST] = p[_NOW] | high << 24
         token = _TOKEN | high << 16 | (p[at + _FIRST] >> 24 & 0xFF) << 8 | place - 1
@@ -341,7 +348,7 @@ class FlowTable:
         """
         p = ptr32(self._buf)
         slot = token & 0xFF
-        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot
+        at = p[_BASE] + _WORDS * slot
         high = p[at + _LAST] >> 24 & 0xFF
         if token < _TOKEN or slot >= p[_LIVE] or high != token >> 16 & 0xFF:
             return 0
@@ -363,7 +370,7 @@ class FlowTable:
         """Add `size` bytes sent; otherwise as `count_in`."""
         p = ptr32(self._buf)
         slot = token & 0xFF
-        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot
+        at = p[_BASE] + _WORDS * slot
         high = p[at + _LAST] >> 24 & 0xFF
         if token < _TOKEN or slot >= p[_LIVE] or high != token >> 16 & 0xFF:
             return 0
@@ -385,7 +392,7 @@ class FlowTable:
         """Set the flow's application code, known after its first payload; no effect if stale."""
         p = ptr32(self._buf)
         slot = token & 0xFF
-        at = _POOL + 4 * p[_MAX_LOCALS] + _WORDS * slot
+        at = p[_BASE] + _WORDS * slot
         if token < _TOKEN or slot >= p[_LIVE] or p[at + _LAST] >> 24 & 0xFF != token >> 16 & 0xFF:
             return
         if p[at + _FIRST] >> 24 & 0xFF == token >> 8 & 0xFF:
@@ -398,8 +405,9 @@ class FlowTable:
     def drain(self, into):
         """Write a snapshot of all flows into `into`, empty the table and start a new cycle.
 
-        One step: what is counted afterwards belongs to the new cycle. Returns the number of flows.
-        Errors: ValueError, and the table as it was, where `into` is shorter than `snapshot_size()`.
+        One step: what is counted afterwards belongs to the new cycle. Returns the number of
+        flows. Errors: ValueError, and the table as it was, where `into` is shorter than
+        `snapshot_size()`.
         """
         if len(into) < self.snapshot_size():
             raise ValueError("buffer too small")
@@ -409,7 +417,7 @@ class FlowTable:
         table = memoryview(self._buf)
         struct.pack_into("<HBB", into, 0, count, self._get(_LOCALS), _VERSION)
         into[_HEADER : _HEADER + local_bytes] = table[4 * _POOL : 4 * _POOL + local_bytes]
-        start = 4 * (_POOL + 4 * self._get(_MAX_LOCALS))
+        start = 4 * self._get(_BASE)
         end = _HEADER + local_bytes + record_bytes
         into[_HEADER + local_bytes : end] = table[start : start + record_bytes]
         self._clear()
@@ -441,8 +449,8 @@ def flows(snapshot):
 def sort(snapshot):
     """Order a snapshot in place: flows that share what a report can say once become neighbours.
 
-    By protocol, direction, application and local address, then by remote address. The snapshot must
-    start at an address that is a multiple of 4 (Cortex-M0+ reads words nowhere else).
+    By protocol, direction, application and local address, then by remote address. The snapshot
+    must start at an address that is a multiple of 4 (Cortex-M0+ reads words nowhere else).
     """
     head = ptr8(snapshot)
     count = head[0] | head[1] << 8
@@ -476,8 +484,8 @@ def unpack(snapshot, index):
     """Flow `index` of a snapshot, as a tuple.
 
     (protocol, direction, app, local address, local port, remote address, remote port, bytes in,
-    bytes out, hits, first seen, last seen): addresses as 4 or 16 bytes or None, seen in seconds since
-    the cycle began.
+    bytes out, hits, first seen, last seen): addresses as 4 or 16 bytes or None, seen in seconds
+    since the cycle began.
     """
     at = _HEADER + _ADDRESS * snapshot[2] + _RECORD * index
     ports, received, sent, hits, first, last, meta = struct.unpack_from("<7I", snapshot, at + 16)
