@@ -139,6 +139,21 @@ def test_counters_stop_at_their_greatest_value():
     assert row[7:10] == (0xFFFFFFFF, 0xFFFFFFFF, 12)
 
 
+def test_hits_stop_at_their_greatest_value():
+    table = ft.FlowTable()
+    tcp = table.open(ft.TCP, ft.OUT, HOST, 1, PEER, 80)
+    udp = table.open(ft.UDP, ft.OUT, HOST, 1, PEER, 80)
+    # Nobody waits for 2**32 hits: put them there (word 7 of the first and the second slot).
+    first = table._get(11)
+    table._set(first + 7, -2)
+    table._set(first + 11 + 7, -2)
+    for _ in range(3):
+        table.open(ft.TCP, ft.OUT, HOST, 1, PEER, 80)
+        table.count_in(udp, 1)
+        table.count_out(udp, 1)
+    assert tcp > 0 and [row[9] for row in drain(table)] == [0xFFFFFFFF, 0xFFFFFFFF]
+
+
 def test_time_stops_at_its_greatest_value():
     table = ft.FlowTable()
     table.tick(1 << 29)

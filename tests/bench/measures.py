@@ -1,0 +1,106 @@
+"""What a measure is, and how device code is run for one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from conftest import LANES, device_environment  # noqa: E402
+
+Samples = Mapping[str, Sequence[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """One figure's promise: `limit` is the most it may be, or the least where `at_least` is set.
+
+    `portable`: it does not depend on the machine's speed, so that CI can hold it.
+    """
+
+    name: str
+    unit: str
+    limit: float
+    at_least: bool = False
+    portable: bool = True
+
+    @property
+    def text(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+    def holds(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    name: str
+    value: float
+    unit: str
+    budget: str
+    ok: bool
+    runs: int
+    min: float
+    max: float
+    portable: bool
+
+    def record(self) -> dict[str, object]:
+        record = dataclasses.asdict(self)
+        del record["portable"]
+        return record
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    function: Callable[[], Samples]
+    budgets: tuple[Budget, ...]
+
+    @property
+    def names(self) -> list[str]:
+        return [budget.name for budget in self.budgets]
+
+
+registry: list[Measure] = []
+
+
+def measure(*budgets: Budget) -> Callable[[Callable[[], Samples]], Callable[[], Samples]]:
+    """Register a function that returns the samples of one or more figures."""
+
+    def register(function: Callable[[], Samples]) -> Callable[[], Samples]:
+        registry.append(Measure(function, budgets))
+        return function
+
+    return register
+
+
+def device(
+    script: str, *arguments: str, lane: str = "64", heap: str = "", limit: int = 120
+) -> dict[str, list[float]]:
+    """Run tests/bench/device/SCRIPT on MicroPython; it prints one JSON object of samples.
+
+    Errors: RuntimeError with the script's output when it fails or the lane is missing.
+    """
+    program = LANES[lane]
+    if not program.exists():
+        raise RuntimeError(f"no {lane}-bit MicroPython: make setup-32")
+    options = ["-X", f"heapsize={heap}"] if heap else []
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [program, *options, ROOT / "tests/bench/device" / script, *arguments],
+            cwd=folder,
+            env=device_environment(),
+            capture_output=True,
+            text=True,
+            timeout=limit,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{script} on {lane} bit: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    result: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return result
