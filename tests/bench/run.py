@@ -1,8 +1,8 @@
 """`make bench`: measures what the project promises in figures, and says which promise is broken.
 
-Prints a table and writes build/bench.json. A figure is the median of repeated runs; both sides of a
-ratio are measured in turn within one run. docs/benchmarks.md describes each method. With `--ci` only
-budgets that do not depend on the machine's speed can fail; the others are reported.
+Prints a table and writes build/bench.json. A figure is the median of repeated runs; both sides of
+a ratio are measured in turn within one run. docs/benchmarks.md describes each method. With `--ci`
+only budgets that do not depend on the machine's speed can fail; the others are reported.
 """
 
 from __future__ import annotations
@@ -87,9 +87,8 @@ def main() -> int:
     out = ROOT / "build" / "bench.json"
     out.write_text(json.dumps([f.record() for f in figures], indent=1) + "\n")
     broken = [f for f in figures if not f.ok and (f.portable or not arguments.ci)]
-    print(
-        f"{len(figures) - len(broken)} within budget, {len(broken)} over; see {out.relative_to(ROOT)}"
-    )
+    within = len(figures) - len(broken)
+    print(f"{within} within budget, {len(broken)} over; see {out.relative_to(ROOT)}")
     return 1 if broken else 0
 
 
