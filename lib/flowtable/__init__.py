@@ -420,11 +420,12 @@ class FlowTable:
         start = 4 * self._get(_BASE)
         end = _HEADER + local_bytes + record_bytes
         into[_HEADER + local_bytes : end] = table[start : start + record_bytes]
-        self._clear()
+        self.clear()
         return count
 
     @micropython.viper
-    def _clear(self):
+    def clear(self):
+        """Empty the table and start a new cycle; what was in it is forgotten."""
         p = ptr32(self._buf)
         slot = 0
         while slot < p[_LIVE]:
