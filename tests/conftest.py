@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["hubfixture"]
+
 ROOT = Path(__file__).resolve().parent.parent
 LANES = {
     "64": ROOT / ".venv" / "bin" / "micropython",

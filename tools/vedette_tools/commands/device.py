@@ -1,0 +1,73 @@
+"""`vedette device`: the identities in the hub's registry."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from vedette_tools.commands.errors import user_errors
+from vedette_tools.connection import HubConnection, NotFound, identity_path
+
+app = typer.Typer(no_args_is_help=True, help="Devices, and their modules, in the hub.")
+
+DeviceId = Annotated[str, typer.Argument(help="The device's id.")]
+Module = Annotated[str | None, typer.Option(help="A module of the device.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _path(device: str, module: str | None) -> str:
+    return f"/devices/{identity_path(device, module)}"
+
+
+@app.command()
+@user_errors
+def create(
+    device: DeviceId,
+    module: Module = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a device (with --module: a module, and its device if need be), and print its
+    connection string."""
+    hub = HubConnection.find()
+    if module:
+        try:
+            hub.request("GET", _path(device, None))
+        except NotFound:
+            hub.request("PUT", _path(device, None), {"deviceId": device})
+    body = {"deviceId": device, **({"moduleId": module} if module else {})}
+    record = hub.request("PUT", _path(device, module), body)
+    connection_string = hub.device_connection_string(record)
+    typer.echo(json.dumps({"connectionString": connection_string, **record}) if as_json
+               else connection_string)  # fmt: skip
+
+
+@app.command()
+@user_errors
+def show(device: DeviceId, module: Module = None) -> None:
+    """Print a device's record as JSON, with its connection string. It holds the device's keys."""
+    hub = HubConnection.find()
+    record = hub.request("GET", _path(device, module))
+    record["connectionString"] = hub.device_connection_string(record)
+    typer.echo(json.dumps(record, indent=2))
+
+
+@app.command(name="list")
+@user_errors
+def list_devices(as_json: AsJson = False) -> None:
+    """List the devices with their modules, and whether each is connected."""
+    records = HubConnection.find().request("GET", "/vedette/identities")
+    if as_json:
+        typer.echo(json.dumps(records))
+        return
+    for record in records:
+        name = record["deviceId"] + (f"/{record['moduleId']}" if "moduleId" in record else "")
+        typer.echo(f"{name}\t{record['connectionState'].lower()}")
+
+
+@app.command()
+@user_errors
+def delete(device: DeviceId, module: Module = None) -> None:
+    """Delete a device with its modules, or one module. Its messages are kept."""
+    HubConnection.find().request("DELETE", _path(device, module), headers={"If-Match": "*"})

@@ -1,0 +1,111 @@
+"""`vedette hub`: run the local hub, and look at what it received."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vedette_tools.commands.errors import user_errors
+from vedette_tools.connection import CommandError, HubConnection, state_directory
+
+app = typer.Typer(no_args_is_help=True, help="The local stand-in for Azure IoT Hub.")
+
+
+@app.command()
+@user_errors
+def up(
+    state: Annotated[
+        Path | None, typer.Option(help="Directory that keeps keys, devices and messages.")
+    ] = None,
+    mqtt_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of MQTT over TLS; 0: any free one.")
+    ] = 8883,
+    https_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the service API; 0: any free one.")
+    ] = 8443,
+    listen: Annotated[
+        str, typer.Option(help="Address to listen on; loopback unless told otherwise.")
+    ] = "127.0.0.1",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON when ready.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each connection.")] = False,
+) -> None:
+    """Run the hub in the foreground, until Ctrl-C."""
+    from vedette_tools.hub import main
+    from vedette_tools.hub.errors import HubStartError
+
+    logging.basicConfig(
+        format="%(levelname)s %(message)s",
+        level=logging.INFO if verbose else logging.WARNING,
+        stream=sys.stderr,
+    )
+    directory = (state or state_directory()).expanduser().resolve()
+
+    def ready(connection: dict[str, Any]) -> None:
+        if as_json:
+            print(json.dumps(connection), flush=True)
+            return
+        print(
+            f"The hub is ready.\n"
+            f"  devices: MQTT over TLS on {connection['mqtt_host']}:{connection['mqtt_port']}\n"
+            f"  service: https://localhost:{connection['https_port']}\n"
+            f"  CA:      {connection['ca']}\n"
+            f"  state:   {directory}\n"
+            f"Next: `vedette device create my-device` in another terminal. Ctrl-C ends the hub.",
+            flush=True,
+        )
+
+    options = main.Options(directory, listen, mqtt_port, https_port)
+    try:
+        main.run(options, ready)
+    except HubStartError as error:
+        raise CommandError(str(error)) from None
+
+
+@app.command()
+@user_errors
+def events(
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new messages, until Ctrl-C.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="Only this device's messages.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only messages since then, in UTC.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the last so many of those there are.")
+    ] = None,
+) -> None:
+    """Print the messages that devices sent, one JSON object a line."""
+    query: dict[str, Any] = {}
+    if device:
+        query["device"] = device
+    if since:
+        query["since"] = int(since.replace(tzinfo=UTC).timestamp() * 1000)
+    if limit:
+        query["last"] = limit
+    if follow:
+        query["follow"] = 1
+    for line in HubConnection.find().lines("/vedette/events", query):
+        sys.stdout.buffer.write(line)
+        if follow:
+            sys.stdout.flush()
+
+
+@app.command()
+@user_errors
+def kick(
+    device: Annotated[str, typer.Argument(help="The device's id.")],
+    module: Annotated[str | None, typer.Option(help="A module of the device.")] = None,
+) -> None:
+    """Close a device's connection, as the service does at times."""
+    from vedette_tools.connection import identity_path
+
+    HubConnection.find().request("POST", f"/vedette/kick/{identity_path(device, module)}")

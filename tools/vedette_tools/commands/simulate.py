@@ -1,0 +1,110 @@
+"""`vedette simulate`: the agent on MicroPython's unix port, with an application beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import ssl
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vedette_tools.commands.errors import user_errors
+from vedette_tools.connection import CommandError, parse_connection_string, state_directory
+
+ROOT = Path(__file__).resolve().parents[3]
+SAMPLE = Path(__file__).resolve().parent.parent / "sample" / "app.py"
+HEAP = re.compile(r"\d+[kKmM]?")
+CERTIFICATE = re.compile(r"-+BEGIN CERTIFICATE-+.*?-+END CERTIFICATE-+", re.DOTALL)
+
+
+@user_errors
+def simulate(
+    connection_string: Annotated[
+        str, typer.Option(help="The device's, as `vedette device create` prints it.")
+    ],
+    micropython: Annotated[
+        Path | None, typer.Option(help="Another MicroPython than the one of the environment.")
+    ] = None,
+    heap: Annotated[
+        str, typer.Option(help="The heap of the board that is simulated, e.g. 160k.")
+    ] = "160k",
+    app: Annotated[
+        Path | None, typer.Option(help="The application, with `async def main()`.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A config.json to start from; see docs/embedding.md.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Directory that stands for the board's file system.")
+    ] = None,
+) -> None:
+    """Run the agent as on a board, until Ctrl-C; without --app, it runs alone."""
+    if not HEAP.fullmatch(heap):
+        raise CommandError(f"--heap {heap!r} is not a size such as 160k or 2m")
+    program = micropython or Path(sys.executable).with_name("micropython")
+    if not os.access(program, os.X_OK):
+        raise CommandError(f"{program} cannot be run. Give --micropython, or run `make setup`")
+    fields = parse_connection_string(connection_string)
+    name = "-".join(filter(None, (fields.get("DeviceId"), fields.get("ModuleId"))))
+    board = (state or state_directory() / "simulated" / (name or "device")).expanduser().resolve()
+    board.mkdir(parents=True, exist_ok=True)
+    _write_config(board, connection_string, config)
+    _put_application(board, app)
+    folders = (board, ROOT / "firmware", ROOT / "lib", ROOT / "build" / "umqtt")
+    environment = {**os.environ, "MICROPYPATH": ":".join(map(str, folders)) + ":.frozen"}
+    command = [str(program), "-X", f"heapsize={heap}", str(ROOT / "firmware" / "main.py")]
+    os.chdir(board)
+    os.execve(program, command, environment)
+
+
+def _write_config(board: Path, connection_string: str, config: Path | None) -> None:
+    """The board's config.json: the given one, with the connection string and the hub's CA."""
+    settings: dict[str, Any] = {}
+    if config:
+        try:
+            settings = json.loads(config.read_bytes())
+        except OSError as error:
+            raise CommandError(f"cannot read {config}: {error.strerror}") from None
+        except ValueError as error:
+            raise CommandError(f"{config} is not JSON: {error}") from None
+        if not isinstance(settings, dict):
+            raise CommandError(f"{config} is JSON, but not an object {{…}}")
+    settings["connection_string"] = connection_string
+    if "ca" not in settings:
+        settings["ca"] = _put_roots(board)
+    target = board / "config.json"
+    target.touch(mode=0o600)
+    target.write_text(json.dumps(settings, indent=1))
+
+
+def _put_roots(board: Path) -> list[str]:
+    """The hub's CA as DER, which MicroPython takes on every port; the files' names on the board."""
+    source = Path(os.environ.get("VEDETTE_HUB_CA") or state_directory() / "ca.pem")
+    try:
+        roots = CERTIFICATE.findall(source.read_text())
+        contents = [ssl.PEM_cert_to_DER_cert(root) for root in roots]
+    except (OSError, ValueError) as error:
+        raise CommandError(
+            f"cannot read the hub's CA certificate {source}: {error}. Set VEDETTE_HUB_CA to a file "
+            'in PEM form, or name the board\'s own in --config as "ca"'
+        ) from None
+    names = [f"ca{index}.der" for index in range(len(contents))]
+    for name, content in zip(names, contents, strict=True):
+        (board / name).write_bytes(content)
+    return names
+
+
+def _put_application(board: Path, app: Path | None) -> None:
+    target = board / "app.py"
+    if app is None:
+        target.unlink(missing_ok=True)
+        return
+    try:
+        shutil.copyfile(app, target)
+    except OSError as error:
+        raise CommandError(f"cannot read {app}: {error.strerror}") from None

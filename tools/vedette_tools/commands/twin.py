@@ -1,0 +1,97 @@
+"""`vedette twin`: a device's twin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vedette_tools.commands.device import DeviceId, Module
+from vedette_tools.commands.errors import user_errors
+from vedette_tools.connection import CommandError, HubConnection, identity_path
+
+app = typer.Typer(no_args_is_help=True, help="Twins: what a device is to be, and what it reports.")
+
+
+def _path(device: str, module: str | None) -> str:
+    return f"/twins/{identity_path(device, module)}"
+
+
+@app.command()
+@user_errors
+def get(device: DeviceId, module: Module = None) -> None:
+    """Print the whole twin as JSON."""
+    twin = HubConnection.find().request("GET", _path(device, module))
+    typer.echo(json.dumps(twin, indent=2))
+
+
+@app.command(name="set")
+@user_errors
+def set_desired(
+    device: DeviceId,
+    changes: Annotated[
+        list[str],
+        typer.Argument(
+            help="A JSON object, @FILE with one, or KEY=VALUE pairs; dots in a KEY go deeper, a "
+            "VALUE is JSON or else a string."
+        ),
+    ],
+    module: Module = None,
+) -> None:
+    """Merge changes into the twin's desired properties; null deletes a key.
+
+    The object is the desired properties, or {"properties": {"desired": ...}, "tags": ...}.
+    Examples: vedette twin set d1 microAgent.Heartbeat_Disabled=true;
+    vedette twin set d1 '{"microAgent": null}'; vedette twin set d1 @twin.json
+    """
+    request = _request(changes)
+    twin = HubConnection.find().request("PATCH", _path(device, module), request)
+    typer.echo(json.dumps(twin["properties"]["desired"], indent=2))
+
+
+def _request(changes: list[str]) -> dict[str, Any]:
+    if len(changes) == 1 and changes[0].startswith("@"):
+        path = Path(changes[0][1:])
+        try:
+            document = _object(path.read_text(), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"cannot read {path}: {error}") from None
+    elif len(changes) == 1 and changes[0].lstrip().startswith("{"):
+        document = _object(changes[0], "the argument")
+    else:
+        document = _from_pairs(changes)
+    if "properties" in document and set(document) <= {"properties", "tags"}:
+        return document
+    return {"properties": {"desired": document}}
+
+
+def _object(text: str, name: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"{name} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise CommandError(f"{name} has to be a JSON object")
+    return document
+
+
+def _from_pairs(pairs: list[str]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise CommandError(f"{pair!r} is not KEY=VALUE")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        *above, last = key.split(".")
+        place = document
+        for name in above:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise CommandError(f"{pair!r}: {name} was given a value already")
+        place[last] = value
+    return document

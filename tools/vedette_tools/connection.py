@@ -1,0 +1,183 @@
+"""Finds the hub, and speaks with its service API.
+
+The hub is the one that VEDETTE_HUB names (a service connection string; VEDETTE_HUB_CA: the file of
+the authority that signed its certificate), else the local hub whose state directory is
+VEDETTE_HUB_STATE, or the default one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from vedette_tools.hub import sas
+
+API_VERSION = "2021-04-12"
+TIMEOUT_S = 30
+
+Json = dict[str, Any]
+
+
+class CommandError(Exception):
+    """A command failed: what, why, and what to do, for the person who gave it."""
+
+
+class NotFound(CommandError):
+    """The hub has no such thing."""
+
+
+def state_directory() -> Path:
+    """Where the local hub keeps its state unless told otherwise."""
+    if chosen := os.environ.get("VEDETTE_HUB_STATE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "vedette" / "hub"
+
+
+def parse_connection_string(text: str) -> dict[str, str]:
+    """`Name=value;...` as a dictionary. Errors: CommandError, which never repeats the text."""
+    fields = {}
+    for part in filter(None, text.strip().split(";")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise CommandError("the connection string is not of the form Name=value;Name=value")
+        fields[name] = value
+    return fields
+
+
+class HubConnection:
+    """The service side of a hub."""
+
+    def __init__(self, connection_string: str, ca: str | None, mqtt_port: int = 8883) -> None:
+        fields = parse_connection_string(connection_string)
+        missing = {"HostName", "SharedAccessKeyName", "SharedAccessKey"} - set(fields)
+        if missing:
+            raise CommandError(
+                f"the hub's connection string has no {', '.join(sorted(missing))}: it is the one "
+                "of the service side, as `vedette hub up --json` prints it"
+            )
+        self.host = fields["HostName"]
+        self._policy = fields["SharedAccessKeyName"]
+        self._key = fields["SharedAccessKey"]
+        self._mqtt_port = mqtt_port
+        try:
+            self._context = ssl.create_default_context(cafile=ca)
+        except (OSError, ssl.SSLError) as error:
+            raise CommandError(f"cannot read the CA certificate {ca}: {error}") from None
+
+    @classmethod
+    def find(cls) -> HubConnection:
+        """Errors: CommandError."""
+        if string := os.environ.get("VEDETTE_HUB"):
+            return cls(string, os.environ.get("VEDETTE_HUB_CA"), _port_from_environment())
+        path = state_directory() / "hub.json"
+        try:
+            document = json.loads(path.read_bytes())
+            return cls(
+                document["service_connection_string"], document["ca"], document["mqtt_port"]
+            )
+        except FileNotFoundError:
+            raise CommandError(
+                f"no hub found: there is no {path}. Start one with `vedette hub up`, or set "
+                "VEDETTE_HUB to a service connection string"
+            ) from None
+        except (OSError, ValueError, KeyError) as error:
+            raise CommandError(f"cannot read {path}: {error}. Start the hub again") from None
+
+    def device_connection_string(self, record: Json) -> str:
+        """What a device or module needs to connect; the port is in it unless it is 8883."""
+        host = self.host.partition(":")[0]
+        port = "" if self._mqtt_port == 8883 else f":{self._mqtt_port}"
+        module = f";ModuleId={record['moduleId']}" if "moduleId" in record else ""
+        key = record["authentication"]["symmetricKey"]["primaryKey"]
+        return f"HostName={host}{port};DeviceId={record['deviceId']}{module};SharedAccessKey={key}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The answer's JSON, or None where it has none. Errors: CommandError, NotFound."""
+        content = None if body is None else json.dumps(body)
+        with self._response(method, path, {}, content, headers or {}) as response:
+            try:
+                answer = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise CommandError(f"the hub at {self.host} broke off: {error}") from None
+        return json.loads(answer) if answer else None
+
+    def lines(self, path: str, query: Mapping[str, Any]) -> Iterator[bytes]:
+        """The answer's lines as they come. Errors: CommandError."""
+        with self._response("GET", path, query, None, {}, timeout=None) as response:
+            try:
+                yield from response
+            except (OSError, http.client.HTTPException):
+                return  # the hub was stopped
+
+    @contextmanager
+    def _response(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any],
+        content: str | None,
+        headers: Mapping[str, str],
+        timeout: float | None = TIMEOUT_S,
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPSConnection(
+            self.host, context=self._context, timeout=TIMEOUT_S
+        )
+        authorization = sas.make(self.host, self._key, policy=self._policy)
+        target = f"{path}?{urlencode({'api-version': API_VERSION, **query})}"
+        try:
+            connection.request(
+                method, target, content, {"Authorization": authorization, **headers}
+            )
+            if connection.sock:
+                connection.sock.settimeout(timeout or None)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _error(response)
+            yield response
+        except ssl.SSLCertVerificationError as error:
+            raise CommandError(
+                f"the certificate of {self.host} is not trusted ({error.verify_message}): set "
+                "VEDETTE_HUB_CA to the hub's ca.pem"
+            ) from None
+        except OSError as error:
+            raise CommandError(
+                f"the hub at {self.host} does not answer ({error.strerror or error}). "
+                "Is `vedette hub up` running?"
+            ) from None
+        finally:
+            connection.close()
+
+
+def identity_path(device: str, module: str | None) -> str:
+    """As in the REST API: `{device}[/modules/{module}]`."""
+    below = f"/modules/{quote(module, safe='')}" if module else ""
+    return quote(device, safe="") + below
+
+
+def _port_from_environment() -> int:
+    text = os.environ.get("VEDETTE_HUB_MQTT_PORT", "8883")
+    if not text.isdigit():
+        raise CommandError("VEDETTE_HUB_MQTT_PORT is not a port number")
+    return int(text)
+
+
+def _error(response: http.client.HTTPResponse) -> CommandError:
+    try:
+        text = json.loads(response.read())["ExceptionMessage"]
+    except (ValueError, KeyError, TypeError, OSError):
+        text = f"the hub answered {response.status} {response.reason}"
+    return (NotFound if response.status == 404 else CommandError)(text)

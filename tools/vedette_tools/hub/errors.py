@@ -1,0 +1,16 @@
+"""What can go wrong in the hub, as one type for each way it is answered."""
+
+from __future__ import annotations
+
+
+class HubStartError(Exception):
+    """The hub cannot run. The text says why, and what to do."""
+
+
+class RequestError(Exception):
+    """A request that is refused, a device's or the service side's: an HTTP status, and why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message

@@ -1,0 +1,130 @@
+"""Runs the hub in the foreground: state directory, ports, TLS, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import resource
+import signal
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from vedette_tools.hub import plugin, service
+from vedette_tools.hub.broker import BrokerConfig, choose_port
+from vedette_tools.hub.certificates import Certificates
+from vedette_tools.hub.errors import HubStartError
+from vedette_tools.hub.files import write_private
+from vedette_tools.hub.hub import Hub
+
+CONNECTION_FILE = "hub.json"
+LOCK_TIMEOUT_S = 5
+
+log = logging.getLogger("vedette.hub")
+
+
+@dataclass(frozen=True)
+class Options:
+    state: Path
+    listen: str
+    mqtt_port: int
+    https_port: int
+
+
+def run(options: Options, ready: Callable[[dict[str, Any]], None]) -> None:
+    """Run until SIGINT or SIGTERM; `ready` is called with what clients need to know.
+
+    Errors: HubStartError.
+    """
+    with _state_directory(options.state):
+        _raise_file_limit()
+        asyncio.run(_run(options, ready))
+
+
+async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    addresses = (options.listen,)
+    mqtt_port = choose_port(addresses, options.mqtt_port, "--mqtt-port")
+    https_port = choose_port(addresses, options.https_port, "--https-port")
+    library = plugin.build(plugin.cache_directory())
+    certificates = Certificates(options.state)
+    certificates.prepare(options.listen)
+    hub = Hub(
+        options.state,
+        BrokerConfig(options.state, library, certificates, addresses, mqtt_port),
+    )
+    try:
+        await hub.start()
+        async with _https(hub, certificates, options.listen, https_port):
+            connection = {
+                "service_connection_string": f"HostName=localhost:{https_port};"
+                f"SharedAccessKeyName={service.POLICY};SharedAccessKey={hub.owner_key}",
+                "ca": str(certificates.ca),
+                "mqtt_host": "localhost",
+                "mqtt_port": mqtt_port,
+                "https_port": https_port,
+            }
+            write_private(options.state / CONNECTION_FILE, json.dumps(connection).encode())
+            ready(connection)
+            await stop.wait()
+    finally:
+        await hub.stop()
+
+
+@contextlib.asynccontextmanager
+async def _https(hub: Hub, certificates: Certificates, address: str, port: int) -> Any:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server, certificates.server_key)
+    runner = web.AppRunner(service.application(hub), access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address, port, ssl_context=context).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.contextmanager
+def _state_directory(path: Path) -> Iterator[None]:
+    """Make the directory, and hold it against a second hub. Errors: HubStartError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (path / "lock").open("a")
+    except OSError as error:
+        raise HubStartError(f"cannot use {path} for the hub's state: {error.strerror}") from None
+    with lock:
+        # A hub that was killed leaves a broker that ends by itself within moments; it holds the
+        # lock too, as its child.
+        os.set_inheritable(lock.fileno(), True)
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise HubStartError(
+                        f"another hub runs with the state in {path}: end it, or choose another "
+                        "directory with --state"
+                    ) from None
+                time.sleep(0.05)
+        yield
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file descriptor: allow as many as the system does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

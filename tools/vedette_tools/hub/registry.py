@@ -1,0 +1,104 @@
+"""The identities, kept in memory for the answer to a CONNECT and written through to the store.
+
+A record is what the REST API gives: see Microsoft's "Device identity properties".
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from vedette_tools.hub import sas
+from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.identity import Identity
+
+Json = dict[str, Any]
+
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+def new_record(identity: Identity, now: str) -> Json:
+    record: Json = {
+        "deviceId": identity.device,
+        "generationId": str(secrets.randbelow(10**18)),
+        "connectionStateUpdatedTime": _NEVER,
+        "lastActivityTime": _NEVER,
+        "cloudToDeviceMessageCount": 0,
+    }
+    if identity.module:
+        record["moduleId"] = identity.module
+        record["managedBy"] = ""
+    else:
+        record |= {
+            "status": "enabled",
+            "statusReason": "",
+            "statusUpdatedTime": now,
+            "capabilities": {"iotEdge": False},
+        }
+    return record
+
+
+def apply(record: Json, request: Json) -> Json:
+    """A record with what a PUT may set, and a new etag. Errors: RequestError (400)."""
+    record = dict(record)
+    status = request.get("status") or record.get("status", "enabled")
+    if status not in ("enabled", "disabled"):
+        raise RequestError(400, "status has to be enabled or disabled")
+    for name in ("statusReason", "capabilities", "managedBy"):
+        if request.get(name) is not None:
+            record[name] = request[name]
+    if "moduleId" not in record:
+        record["status"] = status
+    record["authentication"] = _authentication(
+        request.get("authentication") or record.get("authentication") or {}
+    )
+    record["etag"] = new_etag()
+    return record
+
+
+def _authentication(request: Json) -> Json:
+    kind = request.get("type") or "sas"
+    if kind != "sas":
+        raise RequestError(400, f"authentication of type {kind!r} is not there: use sas")
+    keys = request.get("symmetricKey") or {}
+    chosen = {}
+    for name in ("primaryKey", "secondaryKey"):
+        key = keys.get(name) or sas.new_key()
+        try:
+            length = len(sas.decode_key(key))
+        except sas.SasError:
+            raise RequestError(400, f"{name} is not base64") from None
+        if not 16 <= length <= 64:
+            raise RequestError(400, f"{name} is {length} bytes; 16 to 64 are allowed")
+        chosen[name] = key
+    return {
+        "type": "sas",
+        "symmetricKey": chosen,
+        "x509Thumbprint": {"primaryThumbprint": None, "secondaryThumbprint": None},
+    }
+
+
+def new_etag() -> str:
+    return secrets.token_urlsafe(6)
+
+
+class Registry(dict[Identity, Json]):
+    """Identity -> record."""
+
+    def keys_of(self, identity: Identity) -> tuple[str, ...]:
+        """The keys that an identity may sign with; none where it is unknown or disabled."""
+        record = self.get(identity)
+        device = self.get(Identity(identity.device))
+        if record is None or device is None or device["status"] != "enabled":
+            return ()
+        return tuple(record["authentication"]["symmetricKey"].values())
+
+    def modules_of(self, device: str) -> list[Json]:
+        return [
+            record
+            for identity, record in self.items()
+            if identity.device == device and identity.module
+        ]
+
+    def devices(self) -> list[Json]:
+        return [record for identity, record in self.items() if not identity.module]

@@ -1,0 +1,243 @@
+"""The service side: the REST API of IoT Hub as far as Microsoft's service SDKs use it, and below
+`/vedette/` what the hub adds for development.
+
+Paths and bodies: Microsoft's "IoT Hub REST API reference". The api-version is not looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from vedette_tools.hub import sas
+from vedette_tools.hub.device_api import shown
+from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.hub import Hub
+from vedette_tools.hub.identity import Identity
+
+POLICY = "iothubowner"
+BODY_MAX = 1 << 20
+EVENTS_AT_ONCE = 500
+
+Json = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_ERROR_CODES = {
+    400: "ArgumentInvalid",
+    401: "IotHubUnauthorizedAccess",
+    404: "DeviceNotFound",
+    409: "DeviceAlreadyExists",
+    412: "PreconditionFailed",
+    429: "ThrottlingException",
+}
+
+
+def application(hub: Hub) -> web.Application:
+    app = web.Application(client_max_size=BODY_MAX, middlewares=[_answer_errors, _authorise])
+    app[HUB] = hub
+    app.add_routes(
+        [
+            web.get("/devices", list_devices),
+            web.get("/twins/{device}", get_twin),
+            web.patch("/twins/{device}", update_twin),
+            web.put("/twins/{device}", update_twin),
+            web.get("/twins/{device}/modules/{module}", get_twin),
+            web.patch("/twins/{device}/modules/{module}", update_twin),
+            web.put("/twins/{device}/modules/{module}", update_twin),
+            web.get("/devices/{device}", get_identity),
+            web.put("/devices/{device}", put_identity),
+            web.delete("/devices/{device}", delete_identity),
+            web.get("/devices/{device}/modules", list_modules),
+            web.get("/devices/{device}/modules/{module}", get_identity),
+            web.put("/devices/{device}/modules/{module}", put_identity),
+            web.delete("/devices/{device}/modules/{module}", delete_identity),
+            web.get("/vedette/events", events),
+            web.get("/vedette/identities", identities),
+            web.get("/vedette/processes", processes),
+            web.post("/vedette/kick/{device}", kick),
+            web.post("/vedette/kick/{device}/modules/{module}", kick),
+        ]
+    )
+    return app
+
+
+HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
+
+
+# --- what holds for all requests ---
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RequestError as error:
+        code = _ERROR_CODES.get(error.status, "ServerError")
+        return web.json_response(
+            {"Message": f"ErrorCode:{code};{error.message}", "ExceptionMessage": error.message},
+            status=error.status,
+        )
+
+
+@web.middleware
+async def _authorise(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        token = sas.Token.parse(request.headers.get("Authorization", ""))
+        allowed = (
+            token.policy == POLICY
+            and token.expiry > time.time()
+            and token.covers("")
+            and token.signed_with(request.app[HUB].owner_key)
+        )
+    except sas.SasError as error:
+        raise RequestError(401, str(error)) from None
+    if not allowed:
+        raise RequestError(401, f"the token is not one of {POLICY} for this hub, or it ran out")
+    return await handler(request)
+
+
+def _identity(request: web.Request) -> Identity:
+    return Identity.checked(request.match_info["device"], request.match_info.get("module", ""))
+
+
+async def _body(request: web.Request) -> Json:
+    try:
+        body = json.loads(await request.read())
+    except ValueError:
+        raise RequestError(400, "the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise RequestError(400, "the body has to be a JSON object")
+    return body
+
+
+def _number(request: web.Request, name: str, default: int = 0) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit()):
+        raise RequestError(400, f"{name} has to be a number, not {text!r}")
+    return int(text)
+
+
+# --- identities ---
+
+
+async def list_devices(request: web.Request) -> web.Response:
+    hub = request.app[HUB]
+    records = hub.registry.devices()[: _number(request, "top", 1000)]
+    return web.json_response([hub.record(Identity(record["deviceId"])) for record in records])
+
+
+async def list_modules(request: web.Request) -> web.Response:
+    hub, device = request.app[HUB], _identity(request)
+    hub.record(device)
+    names = [record["moduleId"] for record in hub.registry.modules_of(device.device)]
+    return web.json_response([hub.record(Identity(device.device, name)) for name in names])
+
+
+async def get_identity(request: web.Request) -> web.Response:
+    return _identity_response(request.app[HUB].record(_identity(request)))
+
+
+async def put_identity(request: web.Request) -> web.Response:
+    hub, identity = request.app[HUB], _identity(request)
+    await hub.put_identity(identity, await _body(request), request.headers.get("If-Match"))
+    return _identity_response(hub.record(identity))
+
+
+async def delete_identity(request: web.Request) -> web.Response:
+    await request.app[HUB].delete_identity(_identity(request), request.headers.get("If-Match"))
+    return web.Response(status=204)
+
+
+def _identity_response(record: Json) -> web.Response:
+    return web.json_response(record, headers={"ETag": f'"{record["etag"]}"'})
+
+
+# --- twins ---
+
+
+async def get_twin(request: web.Request) -> web.Response:
+    hub, identity = request.app[HUB], _identity(request)
+    return _twin_response(hub, identity, await hub.twin(identity))
+
+
+async def update_twin(request: web.Request) -> web.Response:
+    hub, identity = request.app[HUB], _identity(request)
+    updated = await hub.update_twin(
+        identity,
+        await _body(request),
+        request.headers.get("If-Match"),
+        replace=request.method == "PUT",
+    )
+    return _twin_response(hub, identity, updated)
+
+
+def _twin_response(hub: Hub, identity: Identity, twin: Json) -> web.Response:
+    record = hub.record(identity)
+    shared = ("deviceId", "moduleId", "status", "statusUpdatedTime", "lastActivityTime",
+              "connectionState", "cloudToDeviceMessageCount", "capabilities")  # fmt: skip
+    document = {key: record[key] for key in shared if key in record}
+    document |= {
+        "authenticationType": "sas",
+        "x509Thumbprint": record["authentication"]["x509Thumbprint"],
+        "deviceEtag": record["etag"],
+        **twin,
+    }
+    return web.json_response(document, headers={"ETag": f'"{twin["etag"]}"'})
+
+
+# --- the hub's own ---
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Events as JSON lines, each with its number `id`: those after `after`, or the last `last`;
+    of one `device`; since `since` (ms since 1970); `limit` in all; `follow=1` goes on for ever."""
+    hub = request.app[HUB]
+    device, since = request.query.get("device"), _number(request, "since")
+    left = _number(request, "limit", 1 << 60)
+    after = _number(request, "after")
+    if last := _number(request, "last"):
+        after = await hub.event_before_last(last, device)
+    follow = request.query.get("follow") == "1"
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    try:
+        while left > 0:
+            batches = hub.batches
+            found = await hub.events(after, min(left, EVENTS_AT_ONCE), device, since)
+            if found:
+                left -= len(found)
+                after = found[-1][0]
+                lines = [json.dumps({"id": number, **shown(event)}) for number, event in found]
+                await response.write(("\n".join(lines) + "\n").encode())
+            elif follow:
+                await hub.more_events(batches)
+            else:
+                break
+    except (ConnectionError, asyncio.CancelledError):
+        pass  # the reader went away, or the hub ends
+    return response
+
+
+async def identities(request: web.Request) -> web.Response:
+    """All devices and modules, without their keys."""
+    hub = request.app[HUB]
+    records = [hub.record(identity) for identity in sorted(hub.registry)]
+    for record in records:
+        del record["authentication"]
+    return web.json_response(records)
+
+
+async def processes(request: web.Request) -> web.Response:
+    """The hub's processes by name: for tests that kill them."""
+    return web.json_response({"broker": request.app[HUB].broker.pid})
+
+
+async def kick(request: web.Request) -> web.Response:
+    """Close a device's connection."""
+    request.app[HUB].kick(_identity(request))
+    return web.Response(status=204)

@@ -1,0 +1,136 @@
+"""The devices' connections: who is admitted, until when, and what each has subscribed to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs
+
+from vedette_tools.hub import sas
+from vedette_tools.hub.broker import ConnectRequest
+from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.registry import Registry
+
+log = logging.getLogger("vedette.hub.sessions")
+
+Subscriptions = dict[str, int]  # topic filter -> QoS granted
+
+
+@dataclass
+class Session:
+    identity: Identity
+    expiry: int
+    clean: bool
+    has_api_version: bool
+    subscriptions: Subscriptions
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> str:
+        """What the broker has as the client's user name."""
+        return f"{self.token} {self.identity.path}"
+
+
+class Refused(Exception):
+    """Why a CONNECT is refused: for the hub's log. The client is told nothing, as in IoT Hub."""
+
+
+class Sessions:
+    def __init__(self, registry: Registry, kick: Callable[[Session], None]) -> None:
+        self.by_token: dict[str, Session] = {}
+        self.remembered: dict[Identity, Subscriptions] = {}
+        self.grace_s = 0.0
+        self._of: dict[Identity, Session] = {}
+        self._registry = registry
+        self._kick = kick
+
+    def of(self, identity: Identity) -> Session | None:
+        return self._of.get(identity)
+
+    def admit(self, request: ConnectRequest) -> str | None:
+        """The name of a new session, or None to refuse."""
+        try:
+            session = self._open(request)
+        except (Refused, sas.SasError) as reason:
+            log.warning("%s refused: %s", request.client_id, reason)
+            return None
+        log.info("%s connected", session.identity)
+        return session.name
+
+    def close(self, token: str) -> None:
+        session = self.by_token.pop(token, None)
+        if session is None:
+            return
+        if session.timer:
+            session.timer.cancel()
+        if self._of.get(session.identity) is session:
+            del self._of[session.identity]
+            log.info("%s disconnected", session.identity)
+
+    def close_all(self) -> None:
+        for token in list(self.by_token):
+            self.close(token)
+
+    def subscribe(self, token: str, topic_filter: str, qos: int) -> None:
+        if session := self.by_token.get(token):
+            session.subscriptions[topic_filter] = qos
+
+    def unsubscribe(self, token: str, topic_filter: str) -> None:
+        if session := self.by_token.get(token):
+            session.subscriptions.pop(topic_filter, None)
+
+    def _open(self, request: ConnectRequest) -> Session:
+        identity, query = _parse_username(request.username)
+        if request.client_id != identity.client_id:
+            raise Refused("the client id is not the one in the user name")
+        expiry = self._check_token(identity, request.password)
+        if request.clean:
+            self.remembered.pop(identity, None)
+        session = Session(
+            identity=identity,
+            expiry=expiry,
+            clean=request.clean,
+            has_api_version="api-version" in query,
+            # A persistent session's subscriptions are the hub's to keep: clients do not subscribe
+            # again, and the broker forgets them when it is restarted.
+            subscriptions={} if request.clean else self.remembered.setdefault(identity, {}),
+        )
+        self.by_token[session.token] = session
+        self._of[identity] = session
+        loop = asyncio.get_running_loop()
+        session.timer = loop.call_later(
+            max(0.0, expiry + self.grace_s - time.time()), self._expire, session
+        )
+        return session
+
+    def _check_token(self, identity: Identity, password: str) -> int:
+        """When the token ends. Errors: Refused, SasError."""
+        token = sas.Token.parse(password)
+        if token.expiry <= time.time():
+            raise Refused(f"the token ran out {int(time.time() - token.expiry)} s ago")
+        if not token.covers(identity.path):
+            raise Refused(f"the token is for {token.resource!r}, not for this identity")
+        keys = self._registry.keys_of(identity)
+        if not keys:
+            raise Refused("no such identity, or it is disabled")
+        if not any([token.signed_with(key) for key in keys]):
+            raise Refused("the token is signed with another key")
+        return token.expiry
+
+    def _expire(self, session: Session) -> None:
+        log.info("%s: the token ran out", session.identity)
+        self._kick(session)
+
+
+def _parse_username(username: str) -> tuple[Identity, dict[str, list[str]]]:
+    """`{hub}/{device}[/{module}]/?api-version=...`. Errors: Refused."""
+    path, _, query = username.partition("/?")
+    parts = path.rstrip("/").split("/")
+    if not 2 <= len(parts) <= 3 or not all(parts):
+        raise Refused("the user name is not {hub}/{device}[/{module}]/?api-version=2021-04-12")
+    return Identity(*parts[1:]), parse_qs(query)

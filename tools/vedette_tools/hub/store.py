@@ -1,0 +1,136 @@
+"""What the hub keeps, in one SQLite file (WAL): identities with their twins, events, the journal's
+position. Methods block and belong to one thread, the hub's database thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.spool import Position
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS identity (
+    device TEXT NOT NULL, module TEXT NOT NULL,
+    record TEXT NOT NULL, twin TEXT NOT NULL,
+    PRIMARY KEY (device, module)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    device TEXT NOT NULL, module TEXT NOT NULL, time_ms INTEGER NOT NULL,
+    bag TEXT NOT NULL, body BLOB NOT NULL, schema_error TEXT
+);
+CREATE INDEX IF NOT EXISTS event_by_device ON event (device, id);
+"""
+
+
+class Event(NamedTuple):
+    """A device's message; `bag` is its property bag as it came."""
+
+    device: str
+    module: str
+    time_ms: int
+    bag: str
+    body: bytes
+    schema_error: str | None = None
+
+
+class Store:
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def setting(self, name: str) -> Any:
+        row = self._db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def set_setting(self, name: str, value: Any) -> None:
+        self._db.execute("REPLACE INTO setting VALUES (?, ?)", (name, json.dumps(value)))
+
+    def position(self) -> Position:
+        return Position(*(self.setting("spool_position") or ()))
+
+    def set_position(self, position: Position) -> None:
+        self.set_setting("spool_position", position)
+
+    def identities(self) -> Iterator[tuple[Identity, dict[str, Any]]]:
+        for device, module, record in self._db.execute(
+            "SELECT device, module, record FROM identity"
+        ):
+            yield Identity(device, module), json.loads(record)
+
+    def put_identity(self, identity: Identity, record: dict[str, Any], twin: Any) -> None:
+        """Keep an identity's record; `twin` is the one it starts with if it is new."""
+        self._db.execute(
+            "INSERT INTO identity VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET record = excluded.record",
+            (*identity, json.dumps(record), json.dumps(twin)),
+        )
+
+    def delete_identity(self, identity: Identity) -> None:
+        """A device goes with its modules."""
+        self._db.execute(
+            "DELETE FROM identity WHERE device = ? AND (module = ? OR ? = '')",
+            (identity.device, identity.module, identity.module),
+        )
+
+    def twin(self, identity: Identity) -> Any:
+        """The twin, or None where there is no such identity."""
+        row = self._db.execute(
+            "SELECT twin FROM identity WHERE device = ? AND module = ?", identity
+        ).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def set_twin(self, identity: Identity, twin: Any) -> None:
+        self._db.execute(
+            "UPDATE identity SET twin = ? WHERE device = ? AND module = ?",
+            (json.dumps(twin), *identity),
+        )
+
+    def add_events(self, events: Iterable[Event]) -> None:
+        self._db.executemany(
+            "INSERT INTO event (device, module, time_ms, bag, body, schema_error)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            events,
+        )
+
+    def events(
+        self, after: int, limit: int, device: str | None = None, since_ms: int = 0
+    ) -> list[tuple[int, Event]]:
+        """The first `limit` events whose number is over `after`, with their numbers."""
+        only = "" if device is None else " AND device = ?"
+        rows = self._db.execute(
+            "SELECT id, device, module, time_ms, bag, body, schema_error FROM event"
+            f" WHERE id > ? AND time_ms >= ?{only} ORDER BY id LIMIT ?",
+            (after, since_ms, *(() if device is None else (device,)), limit),
+        )
+        return [(row[0], Event(*row[1:])) for row in rows]
+
+    def event_before_last(self, count: int, device: str | None = None) -> int:
+        """The number after which `count` events follow, or 0 where there are fewer."""
+        only, values = ("", ()) if device is None else (" WHERE device = ?", (device,))
+        row = self._db.execute(
+            f"SELECT id FROM event{only} ORDER BY id DESC LIMIT 1 OFFSET ?", (*values, count)
+        ).fetchone()
+        return row[0] if row else 0
