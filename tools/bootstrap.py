@@ -2,8 +2,8 @@
 """Set up all that Vedette needs to run and be tested: `make setup`. Standard library only.
 
 Everything lands in `.venv/` and `build/`; each step leaves a stamp, so that a second run takes
-well under a second. Downloads come from the Python package index and, for Debian packages, from the
-machine's own package sources; what is downloaded is checked against a hash or a signature.
+well under a second. Downloads come from the Python package index and, for Debian packages, from
+the machine's own package sources; each is checked against a hash or a signature.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ UMQTT_SHA256 = "b6a2520239e3992c63a7de9370ee9b3d9d27819a90359c521f1c0f7ccab8d12f
 # What has to exist -> the Debian package that brings it.
 DEBIAN_PACKAGES = {
     "mosquitto": ("mosquitto", lambda: shutil.which("mosquitto", path=_search_path())),
-    "mosquitto_plugin.h": ("mosquitto-dev", lambda: Path("/usr/include/mosquitto_plugin.h").exists()),
+    "mosquitto_plugin.h": (
+        "mosquitto-dev",
+        lambda: Path("/usr/include/mosquitto_plugin.h").exists(),
+    ),
     "mosquitto.h": ("libmosquitto-dev", lambda: Path("/usr/include/mosquitto.h").exists()),
     "cc": ("gcc", lambda: shutil.which("cc")),
     "stdio.h": ("libc6-dev", lambda: Path("/usr/include/stdio.h").exists()),
@@ -46,7 +49,12 @@ DEBIAN_PACKAGES = {
 # The 32-bit lane: Debian's own build, run through its own loader (no multiarch needed).
 MPY32_SUITES = ("trixie", "forky", "sid")
 MPY32_PACKAGES = (
-    "micropython", "libc6", "libffi8", "libmbedcrypto16", "libmbedtls21", "libmbedx509-7",
+    "micropython",
+    "libc6",
+    "libffi8",
+    "libmbedcrypto16",
+    "libmbedtls21",
+    "libmbedx509-7",
 )
 
 
@@ -59,7 +67,10 @@ def _search_path() -> str:
 
 
 def _imports(module: str) -> bool:
-    return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0
+    return (
+        subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode
+        == 0
+    )
 
 
 def say(text: str) -> None:
@@ -105,12 +116,15 @@ def system_packages() -> None:
         raise SetupError("the broker is missing. Type: brew install mosquitto")
     if not shutil.which("apt-get"):
         raise SetupError(
-            "missing: " + ", ".join(missing) + " (Debian's names). Install them with your system's "
+            "missing: "
+            + ", ".join(missing)
+            + " (Debian's names). Install them with your system's "
             "package manager, then type the command again."
         )
     if os.geteuid() != 0:
         raise SetupError(
-            "some Debian packages are missing. Type:\n  sudo apt-get install -y " + " ".join(missing)
+            "some Debian packages are missing. Type:\n  sudo apt-get install -y "
+            + " ".join(missing)
         )
     say("installing Debian packages: " + " ".join(missing))
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -123,7 +137,14 @@ def python_environment() -> None:
         say("creating the virtual environment and installing pinned packages (a minute or two)")
         if not (VENV / "bin" / "python").exists():
             run(sys.executable, "-m", "venv", VENV)
-        pip = (VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "-q")
+        pip = (
+            VENV / "bin" / "python",
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "-q",
+        )
         run(*pip, "--require-hashes", "-r", REQUIREMENTS)
         run(*pip, "--no-deps", "--no-build-isolation", "-e", ROOT)
 
@@ -153,17 +174,18 @@ def umqtt() -> None:
 
 
 def broker_plugin() -> None:
-    run(
-        VENV / "bin" / "python", "-c",
-        "from vedette_tools.hub.plugin import build; build()",
-    )
+    code = "from vedette_tools.hub import plugin; plugin.build(plugin.cache_directory())"
+    run(VENV / "bin" / "python", "-c", code)
 
 
 def debian_mirror() -> str:
     """The mirror that this machine's own package sources name."""
     folder = Path("/etc/apt")
-    for source in [*folder.glob("sources.list.d/*.sources"), folder / "sources.list",
-                   *folder.glob("sources.list.d/*.list")]:
+    for source in [
+        *folder.glob("sources.list.d/*.sources"),
+        folder / "sources.list",
+        *folder.glob("sources.list.d/*.list"),
+    ]:
         if not source.exists():
             continue
         for line in source.read_text().splitlines():
@@ -191,7 +213,9 @@ def micropython_32() -> None:
             except SetupError as error:
                 problems.append(f"{suite}: {str(error).splitlines()[0][:200]}")
         else:
-            raise SetupError("no suite gave a verified 32-bit MicroPython:\n" + "\n".join(problems))
+            raise SetupError(
+                "no suite gave a verified 32-bit MicroPython:\n" + "\n".join(problems)
+            )
 
     def fetch(suite: str, mirror: str) -> None:
         say(f"fetching a 32-bit MicroPython (Debian {suite}, i386)")
@@ -219,7 +243,9 @@ def micropython_32() -> None:
             run("dpkg-deb", "-x", deb, home / "root")
         root = home / "root"
         (loader, *_) = root.rglob("ld-linux.so.2")
-        libraries = ":".join(str(p) for p in (root / "usr/lib/i386-linux-gnu", root / "lib/i386-linux-gnu"))
+        libraries = ":".join(
+            str(p) for p in (root / "usr/lib/i386-linux-gnu", root / "lib/i386-linux-gnu")
+        )
         program.write_text(
             f"#!/bin/sh\nexec {shlex.quote(str(loader))} --library-path {shlex.quote(libraries)} "
             f'{shlex.quote(str(root / "usr/bin/micropython"))} "$@"\n'
@@ -241,8 +267,10 @@ def main() -> int:
     BUILD.mkdir(exist_ok=True)
     LOG.write_text("")
     try:
-        if sys.version_info < (3, 11):
-            raise SetupError(f"Python 3.11 or newer is needed; this is {platform.python_version()}")
+        if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever python3 there is
+            raise SetupError(
+                f"Python 3.11 or newer is needed; this is {platform.python_version()}"
+            )
         system_packages()
         python_environment()
         umqtt()

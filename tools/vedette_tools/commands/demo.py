@@ -21,7 +21,6 @@ from rich.console import Console
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.simulate import ROOT, SAMPLE
 from vedette_tools.connection import CommandError, HubConnection
-from vedette_tools.view import flows_in, show_message
 
 DEVICE = "sample-board"
 STARTUP_S = 20
@@ -43,6 +42,8 @@ def demo(
     ] = None,
 ) -> None:
     """Start a local hub and an agent with a sample application; show messages until Ctrl-C."""
+    from vedette_tools.view import flows_in, show_message
+
     console = Console()
     state = ROOT / "build" / "demo"
     deadline = time.monotonic() + seconds if seconds else None

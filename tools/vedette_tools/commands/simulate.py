@@ -83,15 +83,15 @@ def _write_config(board: Path, connection_string: str, config: Path | None) -> N
 
 
 def _put_roots(board: Path) -> list[str]:
-    """The hub's CA as DER, which MicroPython takes on every port; the files' names on the board."""
+    """The hub's CA as DER, which every MicroPython port takes; the files' names on the board."""
     source = Path(os.environ.get("VEDETTE_HUB_CA") or state_directory() / "ca.pem")
     try:
         roots = CERTIFICATE.findall(source.read_text())
         contents = [ssl.PEM_cert_to_DER_cert(root) for root in roots]
     except (OSError, ValueError) as error:
         raise CommandError(
-            f"cannot read the hub's CA certificate {source}: {error}. Set VEDETTE_HUB_CA to a file "
-            'in PEM form, or name the board\'s own in --config as "ca"'
+            f"cannot read the hub's CA certificate {source}: {error}. Set VEDETTE_HUB_CA to a "
+            'file in PEM form, or name the board\'s own in --config as "ca"'
         ) from None
     names = [f"ca{index}.der" for index in range(len(contents))]
     for name, content in zip(names, contents, strict=True):
