@@ -1,0 +1,174 @@
+"""Wires the parts together; the one module that knows them all."""
+
+import asyncio
+import gc
+import os
+
+from iothub import Credentials, HubClient, HubError, clock
+from micropython import const
+from nettap import sockets
+
+from . import collectors, log, messages, ports, settings
+from .configuration import Configuration
+from .outbox import Outbox
+from .scheduler import Scheduler
+from .sender import Sender
+from .store import Store
+
+_STOP_S = const(10)
+_HIGH = const(0)
+
+
+def start(
+    connection_string=None,
+    ca=(),
+    client=None,
+    module_identity=False,
+    state="vedette-state",
+    outbox_size=16384,
+    watchdog=0,
+):
+    """Starts the agent beside the application, in its asyncio loop; returns the Agent.
+
+    Either `connection_string` with `ca` (root certificates as DER: bytes or paths), and the agent
+    has a hub client of its own; or `client`, an iothub.HubClient that the application owns and
+    starts, and `module_identity` says whether it is a module's. `state` is the folder that keeps
+    the last good configuration; `outbox_size` bytes hold what is not acknowledged; `watchdog`, in
+    seconds, starts the board's, fed as long as the loop lives.
+    Errors: HubError "credentials" for a connection string that is not one.
+    """
+    own = client is None
+    if own:
+        credentials = Credentials.parse(connection_string or "")
+        client = HubClient(credentials, ca, socket=sockets.own_socket)
+        module_identity = "/" in credentials.client_id
+    agent = Agent(client, own, module_identity, Store(state), outbox_size)
+    feed = agent.port.watchdog(watchdog) if watchdog else None
+    if feed:
+        agent.scheduler.every_beat(lambda _: feed())
+    agent.start()
+    return agent
+
+
+class Agent:
+    """Runs until `stop()`. Nothing in it raises into the application.
+
+    `counters` holds what no part counts by itself.
+    """
+
+    def __init__(self, client, own_client, module_identity, store, outbox_size):
+        self.client = client
+        self.store = store
+        self.port = ports.load()
+        self.settings = settings.Settings(self.port.defaults())
+        self.outbox = Outbox(outbox_size)
+        self.scheduler = Scheduler(clock.uptime)
+        self.sender = Sender(client, self.outbox, self.settings, self._identity())
+        self.heap_low_water = gc.mem_free()
+        self.counters = {
+            "events_collected": 0,
+            "collections_deferred": 0,
+            "settings_refused": 0,
+            "app_errors": 0,
+        }
+        self._own_client = own_client
+        self._configuration = Configuration(self, module_identity)
+        self._collectors = {}
+        self._running = {}
+        self._tasks = []
+
+    def start(self):
+        """Loads the last good configuration, starts the collectors and connects."""
+        self._configuration.load()
+        for name in settings.COLLECTORS:
+            collector = collectors.load(name, self)
+            if collector:
+                self._collectors[name] = collector
+        self.restart(settings.COLLECTORS)
+        self.client.on_connection(self._on_connection)
+        self.client.on_desired(self._configuration.on_desired)
+        if self._own_client:
+            self.client.start()
+        self._tasks = [
+            asyncio.create_task(self.scheduler.run(self._after_jobs)),
+            asyncio.create_task(self.sender.run()),
+            asyncio.create_task(self._configuration.run()),
+        ]
+
+    async def stop(self, timeout=_STOP_S):
+        """Hands over what was collected, sends what it can within `timeout` seconds, and ends."""
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = []
+        self.hand_over()
+        self._halt(settings.COLLECTORS)
+        try:
+            await asyncio.wait_for(self.sender.flush(), timeout)
+        except (HubError, asyncio.TimeoutError) as error:
+            log.warning("stopped with %d collections unsent: %r" % (self.outbox.count, error))
+        if self._own_client:
+            await self.client.stop()
+
+    def hand_over(self):
+        """Moves all that was collected into the outbox; False when it has no room for all."""
+        return all([collector.hand_over() for collector in self._running.values()])
+
+    def restart(self, names):
+        """Stops these collectors, and starts those that the settings want, as they want them."""
+        self._halt(names)
+        for name in names:
+            if name in self._collectors and not self.settings[name + "_Disabled"]:
+                collector = self._running[name] = self._collectors[name]
+                collector.start()
+                priority, period, longest = self.settings.schedule(name)
+                order = priority * len(settings.COLLECTORS) + settings.COLLECTORS.index(name)
+                self.scheduler.add(name, collector.collect, period, order, longest)
+
+    def _halt(self, names):
+        for name in names:
+            collector = self._running.pop(name, None)
+            if collector:
+                self.scheduler.remove(name)
+                collector.stop()
+
+    def add(self, name, text, seconds):
+        """Puts an event of text (str) that covers `seconds` into the outbox."""
+        self._add(name, text, self.settings.schedule(name)[0], seconds)
+
+    def complain(self, key, reason):
+        """Tells of a setting that does not do: in the log, and as a ConfigurationError event."""
+        log.warning("%s: %s" % (key, reason))
+        text = messages.head("ConfigurationError", "Diagnostic", "Triggered")
+        text += messages.payload(("key", "reason"), [[key, reason]], self.objects)
+        self._add("ConfigurationError", text, _HIGH, 0)
+
+    def _add(self, name, text, priority, seconds):
+        self.counters["events_collected"] += 1
+        if not self.outbox.add(text.encode(), priority, clock.uptime(), seconds):
+            log.warning("no room in the outbox: an event of %s is lost" % name)
+
+    @property
+    def objects(self):
+        """Whether rows are to be objects, not columns."""
+        return self.settings["Message_Format"] == "objects"
+
+    def _after_jobs(self):
+        gc.collect()
+        self.heap_low_water = min(self.heap_low_water, gc.mem_free())
+        self.sender.wake()
+
+    def _on_connection(self, connected, reason):
+        if connected:
+            log.info("connected")
+            self.sender.wake()
+        else:
+            log.warning("not connected: %s" % reason)
+
+    def _identity(self):
+        """The UUID made once for the device and kept."""
+        known = self.store.load("agent")
+        if isinstance(known, dict) and isinstance(known.get("id"), str):
+            return known["id"]
+        made = messages.uuid(os.urandom(16))
+        self.store.keep("agent", {"id": made})
+        return made

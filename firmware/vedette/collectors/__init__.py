@@ -1,0 +1,64 @@
+"""Collectors: one module each, found by its name; adding one touches no other file.
+
+`NetworkActivity` lives in `network_activity.py` as the class `Collector`, and so on. A name of the
+twin's contract without a module, or whose module this platform lacks, is not collected.
+"""
+
+from iothub import clock
+
+from .. import messages
+
+
+class Base:
+    """What every collector is. `name` is the collector's in the twin's keys.
+
+    `event` is the Name of its events. `agent` gives settings, scheduler, outbox, sender, client,
+    port and store.
+    """
+
+    name = ""
+    event = ""
+    event_type = "Operational"
+    category = "Periodic"
+
+    def __init__(self, agent):
+        self.agent = agent
+        self.since = clock.uptime()
+
+    def start(self):
+        """Called with the settings in force, also after they have changed."""
+
+    def stop(self):
+        """Called before the settings change, after `hand_over`, and when the agent stops."""
+
+    def hand_over(self):
+        """Puts what was aggregated so far into the outbox; False when it has no room."""
+        return True
+
+    async def collect(self):
+        """The interval is over: calls `emit`."""
+
+    def interval(self):
+        """Returns the seconds since the last call: the time that an event covers."""
+        now = clock.uptime()
+        seconds = now - self.since
+        self.since = now
+        return seconds
+
+    def head(self):
+        return messages.head(self.event, self.event_type, self.category)
+
+    def emit(self, columns, rows):
+        """Makes one event of `rows`, lists of values for `columns`."""
+        text = self.head() + messages.payload(columns, rows, self.agent.objects)
+        self.agent.add(self.name, text, self.interval())
+
+
+def load(name, agent):
+    """Returns the collector of that name, or None where there is none."""
+    module = "".join("_" + c.lower() if c.isupper() else c for c in name)[1:]
+    try:
+        package = __import__("vedette.collectors." + module)
+    except ImportError:
+        return None
+    return getattr(package.collectors, module).Collector(agent)

@@ -1,0 +1,83 @@
+"""The connections that the tap saw, aggregated in the flow table: one row a flow."""
+
+from flowtable import DROP_NEW, DROP_OLDEST
+from iothub import clock
+from nettap import sockets
+
+from .. import flows, log, tap
+from ..messages import FRAME_MAX
+from ..outbox import FLOWS, OBJECTS
+from . import Base
+
+
+class Collector(Base):
+    name = "NetworkActivity"
+    event = "ConnectionCreate"
+    event_type = "Security"
+    category = "Aggregated"
+
+    def __init__(self, agent):
+        super().__init__(agent)
+        tap.install()
+        self.table = tap.table
+        self._evicted = 0
+
+    def start(self):
+        settings = self.agent.settings
+        oldest = settings["NetworkActivity_OverflowPolicy"] == "DropOldest"
+        self.table.clear()  # of what was seen while it was disabled
+        self.table.configure(
+            settings["NetworkActivity_CacheSize"], DROP_OLDEST if oldest else DROP_NEW
+        )
+        sockets.include_own = settings["NetworkActivity_AgentTraffic"] == "Include"
+        self.interval()
+        self.agent.scheduler.every_beat(self._tick)
+
+    def stop(self):
+        self.agent.scheduler.drop_hook(self._tick)
+
+    def _tick(self, now):
+        self.table.tick(now - self.since)
+
+    async def collect(self):
+        if not self.hand_over():
+            self.agent.counters["collections_deferred"] += 1
+            log.warning("no room in the outbox: the flows stay in the table")
+        evicted = self.table.evicted - self._evicted
+        if evicted:
+            self._evicted += evicted
+            self.agent.complain(
+                "NetworkActivity_CacheSize",
+                "%d flows gave way to newer ones: raise it, or shorten the interval" % evicted,
+            )
+
+    def hand_over(self):
+        agent, table = self.agent, self.table
+        if not table.live:
+            self.interval()
+            return True
+        text = self.head() + '"IsEmpty":false,"Payload":'
+        text += " " * (-len(text) & 3)  # the snapshot begins at a multiple of 4
+        start = len(text)
+        priority = agent.settings.schedule(self.name)[0]
+        view = agent.outbox.reserve(start + flows.room(table), priority)
+        if view is None:
+            return False
+        view[:start] = text.encode()
+        count, size = flows.take(table, view[start:], sockets.host_name)
+        row_max = flows.OBJECTS_ROW_MAX if agent.objects else flows.COLUMNS_ROW_MAX
+        rows = min((agent.settings["Message_MaxSize"] - FRAME_MAX) // row_max, count)
+        parts = (count + rows - 1) // rows
+        agent.outbox.commit(
+            FLOWS,
+            priority,
+            OBJECTS if agent.objects else 0,
+            parts,
+            rows,
+            start,
+            clock.uptime(),
+            self.interval(),
+            start + size,
+        )
+        agent.counters["events_collected"] += parts
+        return True

@@ -1,0 +1,75 @@
+"""What the agent knows of itself. Counters are since the start, but for those of the day."""
+
+from nettap import sockets
+
+from .. import tap
+from . import Base
+
+_COLUMNS = (
+    "messages_sent",
+    "messages_acknowledged",
+    "messages_retried",
+    "events_collected",
+    "events_sent",
+    "events_expired",
+    "events_dropped",
+    "events_refused",
+    "collections_deferred",
+    "flows_refused",
+    "hits_refused",
+    "flows_evicted",
+    "table_high_water",
+    "outbox_high_water",
+    "reconnects",
+    "heap_low_water",
+    "scheduler_late_max_ms",
+    "job_errors",
+    "tap_errors",
+    "settings_refused",
+    "files_corrupt",
+    "app_errors",
+    "day_messages",
+    "day_units",
+    "day_bytes",
+    "day_quota",
+    "quota_waits",
+)
+
+
+class Collector(Base):
+    name = event = "Statistics"
+    event_type = "Diagnostic"
+
+    async def collect(self):
+        agent = self.agent
+        sender, outbox, table, counters = agent.sender, agent.outbox, tap.table, agent.counters
+        values = (
+            sender.sent,
+            sender.acknowledged,
+            sender.retried,
+            counters["events_collected"],
+            sender.events_sent,
+            outbox.expired,
+            outbox.dropped,
+            outbox.refused,
+            counters["collections_deferred"],
+            table.refused_flows,
+            table.refused_hits,
+            table.evicted,
+            table.high_water,
+            outbox.high_water,
+            max(agent.client.stats["connects"] - 1, 0),
+            agent.heap_low_water,
+            agent.scheduler.late_max_ms,
+            agent.scheduler.errors,
+            sockets.errors,
+            counters["settings_refused"],
+            agent.store.corrupt,
+            counters["app_errors"],
+            sender.day_messages,
+            sender.day_units,
+            sender.day_bytes,
+            agent.settings["Message_DailyQuota"],
+            sender.quota_waits,
+        )
+        self.emit(_COLUMNS, [list(values)])

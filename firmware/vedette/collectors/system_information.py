@@ -1,0 +1,48 @@
+"""What the device is and how full its memories are. The platform's words, unless the twin's."""
+
+from iothub import clock
+
+from .. import VERSION
+from . import Base
+
+_COLUMNS = (
+    "hardware_vendor",
+    "hardware_model",
+    "hardware_serial_number",
+    "firmware_vendor",
+    "firmware_version",
+    "os_name",
+    "os_version",
+    "os_platform",
+    "os_arch",
+    "agent_type",
+    "agent_version",
+    "memory_total",
+    "memory_free",
+    "storage_total",
+    "storage_free",
+    "uptime",
+    "reset_cause",
+    "nics",
+)
+_CHOSEN = (
+    "HardwareVendor",
+    "HardwareModel",
+    "HardwareSerialNumber",
+    "FirmwareVendor",
+    "FirmwareVersion",
+)
+
+
+class Collector(Base):
+    name = event = "SystemInformation"
+
+    async def collect(self):
+        agent = self.agent
+        row = [agent.settings["SystemInformation_" + key] or None for key in _CHOSEN]
+        row.extend(agent.port.operating_system())
+        row.extend(("Vedette", VERSION))
+        row.extend(agent.port.memory())
+        row.extend(agent.port.storage())
+        row.extend((clock.uptime(), agent.port.reset_cause(), agent.port.nics()))
+        self.emit(_COLUMNS, [row])

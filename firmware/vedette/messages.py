@@ -1,0 +1,83 @@
+"""Events and messages as JSON, rendered piece by piece: no message is ever whole in memory.
+
+Whatever yields pieces here yields ASCII strings, or views of bytes that are JSON already, so that
+their lengths add up to the message's.
+"""
+
+import json
+from binascii import hexlify
+
+import flowtable
+from iothub import clock
+from micropython import const
+
+from . import VERSION, flows
+from .outbox import FLOWS, OBJECTS
+
+_SEPARATORS = (",", ":")
+CLOSING = "]}"
+FRAME_MAX = const(768)  # the longest that an event with its envelope gets around the rows
+
+
+def uuid(raw, part=0):
+    """16 random bytes as the text of a UUID, version 4; each part has one of its own."""
+    raw = raw[:6] + bytes([raw[6] & 15 | 64, raw[7], raw[8] & 63 | 128]) + raw[9:]
+    text = hexlify(raw[:15] + bytes([raw[15] + part & 255])).decode()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def head(name, event_type, category):
+    """How the text of an event begins: what all events of a collector share."""
+    return '"Name":"%s","EventType":"%s","Category":"%s","PayloadSchemaVersion":"1.0",' % (
+        name,
+        event_type,
+        category,
+    )
+
+
+def payload(columns, rows, objects):
+    """How the text of an event ends: `rows` is a list of lists of values, one for each column."""
+    if objects:
+        rows = [dict(zip(columns, row)) for row in rows]
+        body = json.dumps(rows, separators=_SEPARATORS)
+    else:
+        body = '{"columns":%s,"rows":%s}' % (
+            json.dumps(columns, separators=_SEPARATORS),
+            json.dumps(rows, separators=_SEPARATORS),
+        )
+    return '"IsEmpty":%s,"Payload":%s' % ("false" if rows else "true", body)
+
+
+def event(outbox, offset, part):
+    """Yields the pieces of one event of a stamped record."""
+    kind, flags, parts, _, rows, length, when, interval, raw = outbox.header(offset)
+    content = outbox.content(offset)
+    yield '{"Id":"%s","TimestampUTC":"%s","IntervalSeconds":%d,' % (
+        uuid(raw, part),
+        clock.utc(when),
+        interval,
+    )
+    yield content[:length]
+    if kind == FLOWS:
+        snapshot = content[length:]
+        stop = flowtable.flows(snapshot) if part + 1 == parts else (part + 1) * rows
+        yield from flows.payload(snapshot, part * rows, stop, interval, flags & OBJECTS)
+    yield "}"
+
+
+def opening(agent_id):
+    """How a message begins; it ends with `CLOSING`, and a comma stands between its events."""
+    return '{"AgentVersion":"%s","AgentId":"%s","MessageSchemaVersion":"1.0","Events":[' % (
+        VERSION,
+        agent_id,
+    )
+
+
+def message(outbox, chosen, agent_id):
+    """Yields the pieces of the message that holds the chosen (offset, part)."""
+    yield opening(agent_id)
+    for index, (offset, part) in enumerate(chosen):
+        if index:
+            yield ","
+        yield from event(outbox, offset, part)
+    yield CLOSING

@@ -1,0 +1,163 @@
+"""Linux, through /proc and /sys, on MicroPython's unix port. On macOS most answers are None."""
+
+import os
+import sys
+
+from micropython import const
+
+_FILE_MAX = const(16384)
+_NICS_MAX = const(8)
+_NAME_MAX = const(64)
+
+
+def _read(path):
+    try:
+        with open(path) as file:
+            return file.read(_FILE_MAX)
+    except (OSError, UnicodeError):
+        return ""
+
+
+def _line(path):
+    return _read(path).strip("\0\n ")[:_NAME_MAX]
+
+
+def defaults():
+    """The settings whose default is the platform's to say."""
+    dmi = "/sys/class/dmi/id/"
+    return {
+        "NetworkActivity_OverflowPolicy": "DropOldest",
+        "SystemInformation_HardwareVendor": _line(dmi + "sys_vendor"),
+        "SystemInformation_HardwareModel": _line(dmi + "product_name")
+        or _line("/proc/device-tree/model"),
+        "SystemInformation_FirmwareVendor": _line(dmi + "bios_vendor"),
+        "SystemInformation_FirmwareVersion": _line(dmi + "bios_version"),
+    }
+
+
+def operating_system():
+    """Returns (name, version, platform, architecture)."""
+    release = {}
+    for line in _read("/etc/os-release").split("\n"):
+        key, _, value = line.partition("=")
+        release[key] = value.strip('"')
+    return (
+        release.get("NAME"),
+        release.get("VERSION_ID") or _line("/proc/sys/kernel/osrelease") or None,
+        sys.platform,
+        _line("/proc/sys/kernel/arch") or None,
+    )
+
+
+def memory():
+    """Returns (total, free) bytes."""
+    sizes = {}
+    for line in _read("/proc/meminfo").split("\n"):
+        key, _, value = line.partition(":")
+        sizes[key] = value
+    return tuple(
+        int(sizes[key].split()[0]) * 1024 if key in sizes else None
+        for key in ("MemTotal", "MemAvailable")
+    )
+
+
+def storage():
+    """Returns (total, free) bytes of the file system that the agent runs on."""
+    status = os.statvfs(".")
+    return status[1] * status[2], status[1] * status[4]
+
+
+def reset_cause():
+    return None
+
+
+def _dotted(number):
+    return "%d.%d.%d.%d" % (number >> 24, number >> 16 & 255, number >> 8 & 255, number & 255)
+
+
+def _number(dotted):
+    number = 0
+    for part in dotted.split("."):
+        number = number << 8 | int(part)
+    return number
+
+
+def _swapped(text):
+    # /proc/net/route writes addresses as hexadecimal numbers in the machine's byte order.
+    return int("".join(text[i : i + 2] for i in range(6, -1, -2)), 16)
+
+
+def _ipv4_addresses():
+    """Returns {interface: address}: the local addresses by the interfaces' own routes."""
+    local = []
+    last = ""
+    for line in _read("/proc/net/fib_trie").split("\n"):
+        if "host LOCAL" in line:
+            local.append(_number(last))
+        elif "|-- " in line:
+            last = line.strip(" |-")
+    found = {}
+    for line in _read("/proc/net/route").split("\n")[1:]:
+        fields = line.split()
+        if len(fields) > 7 and _swapped(fields[7]):
+            network, mask = _swapped(fields[1]), _swapped(fields[7])
+            for address in local:
+                if address & mask == network:
+                    found.setdefault(fields[0], _dotted(address))
+    return found
+
+
+def _ipv6_addresses():
+    """Returns {interface: address}; a link-local one only where there is no other."""
+    from ..flows import address_text
+
+    found = {}
+    for line in _read("/proc/net/if_inet6").split("\n"):
+        fields = line.split()
+        if len(fields) == 6:
+            text = address_text(bytes(int(line[i : i + 2], 16) for i in range(0, 32, 2)))
+            if fields[5] not in found or fields[3] == "00":
+                found[fields[5]] = text
+    return found
+
+
+def _nic_type(name):
+    folder = "/sys/class/net/" + name
+    for entry in ("wireless", "phy80211"):
+        try:
+            os.stat(folder + "/" + entry)
+            return "WIFI"
+        except OSError:
+            pass
+    if name.startswith(("wwan", "ppp", "rmnet")):
+        return "MOBILE"
+    return "ETH" if _line(folder + "/type") == "1" else "UNKNOWN"
+
+
+def nics():
+    """Returns a list of {type, name, ipv4_address, ipv6_address, mac}, without the loopback."""
+    try:
+        names = sorted(os.listdir("/sys/class/net"))
+    except OSError:
+        return []
+    ipv4, ipv6 = _ipv4_addresses(), _ipv6_addresses()
+    return [
+        {
+            "type": _nic_type(name),
+            "name": name,
+            "ipv4_address": ipv4.get(name),
+            "ipv6_address": ipv6.get(name),
+            "mac": _line("/sys/class/net/%s/address" % name) or None,
+        }
+        for name in names
+        if name != "lo"
+    ][:_NICS_MAX]
+
+
+def watchdog(seconds):
+    """Returns a function that feeds a watchdog, None where there is none."""
+    return None
+
+
+def prepare(settings):
+    """Brings up network and clock: on unix both are there."""

@@ -1,0 +1,183 @@
+"""Takes events from the outbox to the hub: one message at a time, forgotten on PUBACK only."""
+
+import asyncio
+import random
+
+from iothub import HubError, clock
+from micropython import const
+
+from . import log, messages
+from .outbox import STAMPED
+
+_UNIT = const(4096)  # bytes; what a hub meters by
+_HUB_MAX = const(262144)  # bytes of a message
+_CHUNK = const(512)
+_PIECES = const(8)  # rendered in a row before the application's tasks have their turn
+_RETRY_MIN_S = const(5)
+_RETRY_MAX_S = const(300)
+_DAY = const(86400)
+_INTERFACE = "urn:azureiot:Security:SecurityAgent:1"
+
+
+class Sender:
+    """`wake()` asks for what is waiting to be sent. Needs a client and the agent's other parts.
+
+    Counters are of messages since the start; `day_units` and `day_bytes` are of this UTC day.
+    """
+
+    def __init__(self, client, outbox, settings, agent_id):
+        self._client = client
+        self._outbox = outbox
+        self._settings = settings
+        self._agent_id = agent_id
+        self._chunk = bytearray(_CHUNK)
+        self._wake = asyncio.Event()
+        self._day = 0
+        self.sent = 0
+        self.acknowledged = 0
+        self.retried = 0
+        self.events_sent = 0
+        self.day_messages = 0
+        self.day_units = 0
+        self.day_bytes = 0
+        self.quota_waits = 0
+
+    def wake(self, *_):
+        self._wake.set()
+
+    async def run(self):
+        """Runs for ever; what cannot be sent stays in the outbox."""
+        retry = 0
+        while True:
+            if retry:
+                await self._rest(retry)
+            else:
+                await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.flush()
+                retry = 0
+            except HubError as error:
+                log.warning("not sent, kept: %s" % error)
+                retry = min(max(2 * retry, _RETRY_MIN_S), _RETRY_MAX_S)
+
+    async def _rest(self, seconds):
+        try:
+            limit = seconds * (75 + random.getrandbits(6)) // 100
+            await asyncio.wait_for(self._wake.wait(), max(limit, 1))
+        except asyncio.TimeoutError:
+            pass
+
+    async def flush(self):
+        """Sends what is waiting while that goes; HubError when it does not."""
+        self._expire()
+        while self._outbox.count and self._client.connected:
+            allowance = self._allowance()
+            self._outbox.hold()
+            try:
+                self._stamp()
+                chosen, length = await self._pack(allowance)
+                if not chosen:
+                    self.quota_waits += 1
+                    return
+                await self._send(chosen, length)
+            finally:
+                self._outbox.release()
+
+    def _expire(self):
+        unix = clock.unix() if clock.is_set() else None
+        limit = 60 * self._settings["IothubModule_MessageTimeout"]
+        before = self._outbox.expired
+        self._outbox.expire(clock.uptime(), unix, limit)
+        if self._outbox.expired > before:
+            log.warning("%d events too old to send" % (self._outbox.expired - before))
+
+    def _stamp(self):
+        start = clock.unix() - clock.uptime()
+        for priority in range(3):
+            for offset in self._outbox.entries(priority):
+                _, flags, _, _, _, _, when, _, _ = self._outbox.header(offset)
+                if not flags & STAMPED:
+                    self._outbox.stamp(offset, start + when)
+
+    def _allowance(self):
+        """What the day's quota leaves for one message, in bytes."""
+        day = clock.unix() // _DAY
+        if day != self._day:
+            self._day = day
+            self.day_messages = self.day_units = self.day_bytes = 0
+        quota = self._settings["Message_DailyQuota"]
+        return min((quota - self.day_units) * _UNIT, _HUB_MAX) if quota else _HUB_MAX
+
+    async def _pack(self, allowance):
+        """Returns ([(offset, part)], length of their message): High first, then oldest first.
+
+        An event longer than Message_MaxSize, which was more when it was collected, goes alone.
+        """
+        outbox = self._outbox
+        chosen = []
+        total = len(messages.opening(self._agent_id)) + len(messages.CLOSING)
+        limit = min(allowance, self._settings["Message_MaxSize"])
+        for priority in range(3):
+            for offset in outbox.entries(priority):
+                _, _, parts, done, _, _, _, _, _ = outbox.header(offset)
+                for part in range(done, parts):
+                    size = await self._measure(messages.event(outbox, offset, part))
+                    size += 1 if chosen else 0
+                    if total + size > (limit if chosen else allowance):
+                        break
+                    chosen.append((offset, part))
+                    total += size
+        return chosen, total
+
+    async def _measure(self, pieces):
+        total = 0
+        count = 0
+        for piece in pieces:
+            total += len(piece)
+            count += 1
+            if count % _PIECES == 0:
+                await asyncio.sleep_ms(0)
+        return total
+
+    async def _send(self, chosen, length):
+        outbox = self._outbox
+        offset, part = chosen[0]
+        properties = {
+            "$.ct": "application/json",
+            "$.ce": "utf-8",
+            "$.mid": messages.uuid(outbox.header(offset)[-1], part),
+            "$.ifid": _INTERFACE,
+        }
+        again = [offset for offset, _ in chosen if outbox.tried(offset)]
+        self.sent += 1
+        self.retried += 1 if again else 0
+        pieces = messages.message(outbox, chosen, self._agent_id)
+
+        async def write_all(write):
+            await self._write(pieces, write)
+
+        await self._client.send_stream(length, write_all, properties)
+        self.acknowledged += 1
+        self.events_sent += len(chosen)
+        self.day_messages += 1
+        self.day_units += (length + _UNIT - 1) // _UNIT
+        self.day_bytes += length
+        for offset, _ in chosen:
+            outbox.acknowledge(offset)
+
+    async def _write(self, pieces, write):
+        chunk = memoryview(self._chunk)
+        used = 0
+        for piece in pieces:
+            data = memoryview(piece.encode() if isinstance(piece, str) else piece)
+            while len(data):
+                part = data[: _CHUNK - used]
+                chunk[used : used + len(part)] = part
+                used += len(part)
+                data = data[len(part) :]
+                if used == _CHUNK:
+                    await write(chunk)
+                    await asyncio.sleep_ms(0)
+                    used = 0
+        await write(chunk[:used])

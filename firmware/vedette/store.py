@@ -1,0 +1,53 @@
+"""Small JSON documents kept in one folder on flash: written whole, or not at all."""
+
+import json
+import os
+
+from micropython import const
+
+from . import log
+
+_FILE_MAX = const(8192)
+
+
+class Store:
+    """`folder` is made when it is first needed. `corrupt` counts files that could not be read."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self.corrupt = 0
+
+    def load(self, name):
+        """Returns the document, or None where there is none or it is damaged."""
+        try:
+            with open(self._path(name), "rb") as file:
+                data = file.read(_FILE_MAX + 1)
+        except OSError:
+            return None
+        try:
+            if len(data) <= _FILE_MAX:
+                return json.loads(data)
+        except ValueError:  # UnicodeError is one too
+            pass
+        self.corrupt += 1
+        return None
+
+    def _save(self, name, document):
+        try:
+            os.mkdir(self._folder)
+        except OSError:
+            pass  # it exists; where it cannot be made, open() says so
+        path = self._path(name)
+        with open(path + ".new", "w") as file:
+            json.dump(document, file)
+        os.rename(path + ".new", path)
+
+    def keep(self, name, document):
+        """Saves the document where that is possible, and says so where it is not."""
+        try:
+            self._save(name, document)
+        except OSError as error:
+            log.warning("%s.json is not kept: %s" % (name, error))
+
+    def _path(self, name):
+        return "%s/%s.json" % (self._folder, name)

@@ -1,0 +1,14 @@
+"""The tap and its flow table: in place before anything else imports socket."""
+
+from flowtable import FlowTable
+from nettap import sockets
+
+table = None
+
+
+def install():
+    """Makes the table and begins to watch, once."""
+    global table
+    if table is None:
+        table = FlowTable()
+        sockets.install(table)
