@@ -212,7 +212,8 @@ class HubClient:
         try:
             await self._mqtt.subscribe(filters, ticks_add(ticks_ms(), _SUBSCRIBE_MS))
         except HubError as e:
-            self._fault = self._fault or e
+            if self.connected:
+                self._fault = e
         else:
             await self._fetch_twin()
 
@@ -225,7 +226,8 @@ class HubClient:
 
     def _lost(self, error):
         was_up = self._since is not None
-        if was_up and clock.uptime() - self._since >= _STABLE_S:
+        held = was_up and clock.uptime() - self._since >= _STABLE_S
+        if held or error.code == "clock-not-set":
             self._failures = 0
         self._since = None
         self.last_error = error
@@ -248,7 +250,7 @@ class HubClient:
             if topic.startswith(prefix):
                 try:
                     handler(topic, payload, packet_id)
-                except (ValueError, KeyError, TypeError, AttributeError):
+                except Exception:  # whatever the hub sends must not end the client
                     self.stats["malformed"] += 1
                 return
         self.stats["malformed"] += 1

@@ -89,4 +89,4 @@ class Credentials:
 
     def password(self, lifetime):
         """A token that is valid for `lifetime` seconds from now."""
-        return sas(self.host + "/" + self.path, self._key, clock.unix() + lifetime)
+        return sas(self.host + "/" + bag.unquote(self.path), self._key, clock.unix() + lifetime)

@@ -193,6 +193,7 @@ class Link:
         while at < end:
             if self.collected == _TX:
                 await self.flush()
+                await core.sleep_ms(0)  # a long message must not hold the loop
             size = min(end - at, _TX - self.collected)
             self.write(data[at : at + size])
             at += size

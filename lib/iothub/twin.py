@@ -61,11 +61,13 @@ class Twin:
             except HubError as e:
                 if e.code not in ("throttled", "timeout", "server"):
                     raise
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, ValueError):
                 raise HubError("protocol", "the twin has no desired properties")
             await asyncio.sleep(_RETRY_S)
 
     def _hand_on(self, desired, full):
+        if not isinstance(desired, dict):
+            raise ValueError("desired properties")
         version = desired.pop("$version", 0)
         for callback in self._callbacks:
             self._guard(callback, desired, version, full)

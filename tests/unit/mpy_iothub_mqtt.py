@@ -1,0 +1,563 @@
+# timeout: 120
+"""iothub.mqtt: packets byte for byte, and whatever a hub may send, without a network."""
+
+import asyncio
+import gc
+import os
+import random
+from time import ticks_add, ticks_diff, ticks_ms
+
+from iothub.errors import HubError
+from iothub.mqtt import Mqtt
+
+ACCEPTED = b"\x20\x02\x00\x00"
+FUZZ = int(os.getenv("VEDETTE_FUZZ_CASES") or 4000)
+
+
+class Pipe:
+    """Stands in for iothub.link.Link: `feed` is what the hub sends, `sent` what it receives."""
+
+    host = "hub"
+    port = 8883
+
+    def __init__(self):
+        self.sent = bytearray()
+        self.writes = 0
+        self.collected = 0
+        self.blocked_since = None
+        self.dropped = False
+        self.stuck = False  # the hub does not read
+        self._buffer = bytearray()
+        self._come = bytearray()
+        self._news = asyncio.Event()
+
+    def feed(self, data):
+        self._come.extend(data)
+        self._news.set()
+
+    def take(self):
+        sent = bytes(self.sent)
+        self.sent = bytearray()
+        return sent
+
+    def read(self, buffer):
+        if self.dropped:
+            raise HubError("closed", "dropped")
+        n = min(len(buffer), len(self._come))
+        if not n:
+            self._news.clear()
+            return None
+        buffer[:n] = self._come[:n]
+        self._come = self._come[n:]
+        return n
+
+    def readable(self):
+        return self._news.wait()
+
+    def write(self, data, size=None):
+        self._buffer.extend(data if size is None else data[:size])
+        self.collected = len(self._buffer)
+
+    async def put(self, data):
+        self.write(data)
+
+    def push(self):
+        if self.dropped:
+            raise HubError("closed", "dropped")
+        if self.stuck:
+            return False
+        self.sent.extend(self._buffer)
+        self.writes += 1
+        self._buffer = bytearray()
+        self.collected = 0
+        return True
+
+    async def flush(self):
+        while not self.push():
+            self.blocked_since = self.blocked_since or ticks_ms()
+            await asyncio.sleep_ms(1)
+        self.blocked_since = None
+
+    def drop(self):
+        self.dropped = True
+        self._buffer = bytearray()
+        self.collected = 0
+        self._news.set()
+
+    def close(self):
+        self.push()
+        self.drop()
+
+    def open_again(self):
+        self.__init__()
+
+
+class Session:
+    """An Mqtt that the hub has accepted, with its reader running."""
+
+    def __init__(self, keepalive=240, max_message=4096):
+        self.link = Pipe()
+        self.got = []
+        self.ups = 0
+        self.error = None
+        self.mqtt = Mqtt(self.link, keepalive, max_message, self._up, self._message)
+
+    def _up(self):
+        self.ups += 1
+
+    def _message(self, topic, payload, packet_id):
+        self.got.append((topic, None if payload is None else bytes(payload), packet_id))
+
+    async def _read(self):
+        try:
+            await self.mqtt.read()
+        except HubError as e:
+            self.error = e
+
+    async def connect(self):
+        await self.mqtt.connect("d", "u", "p", False)
+        self.link.take()
+        self.link.feed(ACCEPTED)
+        self.reader = asyncio.create_task(self._read())
+        await settle()
+        assert self.mqtt.up.is_set()
+        return self
+
+    async def lose_and_come_back(self):
+        self.mqtt.lost(HubError("closed", "lost"))
+        await settle()
+        self.link.open_again()
+        await self.connect()
+
+
+async def settle():
+    for _ in range(8):
+        await asyncio.sleep_ms(0)
+
+
+def soon(ms=5000):
+    return ticks_add(ticks_ms(), ms)
+
+
+class Script(Pipe):
+    """A hub that sends what it was given, and closes."""
+
+    def read(self, buffer):
+        n = super().read(buffer)
+        if n is None:
+            raise HubError("end", "of the script")
+        return n
+
+
+async def read_script(data, session=None):
+    """Lets an Mqtt read `data`: the HubError that it ended with, None at the end of the data."""
+    session = session or Session()
+    session.link = session.mqtt.sock = Script()
+    session.link.feed(data)
+    try:
+        await session.mqtt.read()
+    except HubError as e:
+        return None if e.code == "end" else e
+
+
+async def test_connect_golden():
+    link = Pipe()
+    mqtt = Mqtt(link, 240, 100, None, None)
+    await mqtt.connect("dev", "hub/dev", "secret", False)
+    assert link.take() == b"\x10\x20\0\x04MQTT\x04\xc0\x00\xf0\0\x03dev\0\x07hub/dev\0\x06secret"
+    await mqtt.connect("dev", "hub/dev", None, True)
+    assert link.take() == b"\x10\x18\0\x04MQTT\x04\x82\x00\xf0\0\x03dev\0\x07hub/dev"
+    await mqtt.connect("d" * 128, "u" * 200, "p" * 300, True)
+    packet = link.take()
+    # 10 bytes of header, and three texts with a length each: 644 = 0x04 | 0x84 & 0x7f << 7
+    assert packet[:4] == b"\x10\x84\x05\x00" and len(packet) == 3 + 644
+    assert link.writes == 3  # each packet in one piece
+
+
+async def test_the_hub_refuses():
+    session = Session()
+    error = await read_script(b"\x20\x02\x00\x05", session)
+    assert error.code == "refused"
+    assert not session.mqtt.up.is_set() and session.ups == 0
+
+
+async def test_publish_golden_and_acknowledged_by_id():
+    session = await Session().connect()
+    link = session.link
+    first = asyncio.create_task(session.mqtt.publish_acked("a/b", soon(), 2, b"hi"))
+    second = asyncio.create_task(session.mqtt.publish_acked("c", soon(), 0, b""))
+    await settle()
+    assert link.take() == b"\x32\x09\0\x03a/b\0\x01hi" + b"\x32\x05\0\x01c\0\x02"
+    link.feed(b"\x40\x02\x00\x02" + b"\x40\x02\x12\x34")  # the second, and one never sent
+    await settle()
+    assert second.done() and not first.done()
+    link.feed(b"\x40\x02\x00")
+    await settle()
+    assert not first.done()
+    link.feed(b"\x01")
+    await first
+    assert session.mqtt.stats["acked"] == 2
+
+
+async def test_remaining_length_of_every_size():
+    session = await Session().connect()
+    for size, coded in (
+        (127, b"\x7f"),
+        (128, b"\x80\x01"),
+        (16383, b"\xff\x7f"),
+        (16384, b"\x80\x80\x01"),
+        (262144, b"\x80\x80\x10"),
+    ):
+        session.link.take()
+        await session.mqtt.publish("t", b"x" * (size - 3))
+        packet = session.link.take()
+        assert packet[: 1 + len(coded)] == b"\x30" + coded, size
+        assert len(packet) == 1 + len(coded) + size
+
+
+async def test_subscribe_golden_with_long_filters():
+    session = await Session().connect()
+    task = asyncio.create_task(session.mqtt.subscribe([("a/#", 0), ("b" * 150 + "/#", 1)], soon()))
+    await settle()
+    assert session.link.take() == (
+        b"\x82\xa3\x01\0\x01" + b"\0\x03a/#\0" + b"\0\x98" + b"b" * 150 + b"/#\x01"
+    )
+    session.link.feed(b"\x90\x04\0\x01\0\x01")
+    await task
+    task = asyncio.create_task(session.mqtt.subscribe([("a/#", 0)], soon()))
+    await settle()
+    session.link.feed(b"\x90\x03\0\x02\x80")
+    try:
+        await task
+    except HubError as e:
+        assert e.code == "refused"
+    else:
+        raise AssertionError("granted")
+
+
+async def test_ids_wrap_and_skip_those_in_flight():
+    session = await Session().connect()
+    mqtt = session.mqtt
+    mqtt.pid = 65534
+    tasks = [asyncio.create_task(mqtt.publish_acked("t", soon(), 1, b"%d" % i)) for i in range(3)]
+    await settle()
+    assert session.link.take() == (
+        b"\x32\x06\0\x01t\xff\xff0" + b"\x32\x06\0\x01t\0\x011" + b"\x32\x06\0\x01t\0\x022"
+    )
+    mqtt.pid = 65534
+    tasks.append(asyncio.create_task(mqtt.publish_acked("t", soon(), 1, b"3")))
+    await settle()
+    assert session.link.take() == b"\x32\x06\0\x01t\0\x033"
+    for packet_id in (b"\xff\xff", b"\0\1", b"\0\2", b"\0\3"):
+        session.link.feed(b"\x40\x02" + packet_id)
+    await asyncio.gather(*tasks)
+
+
+async def test_the_window_is_bounded_and_all_arrive():
+    session = await Session().connect()
+    done = []
+
+    async def send(number):
+        await session.mqtt.publish_acked("t", soon(), 1, bytes((number,)))
+        done.append(number)
+
+    tasks = [asyncio.create_task(send(i)) for i in range(40)]
+    arrived = []
+    for _ in range(100):
+        await settle()
+        sent = session.link.take()
+        assert len(sent) <= 8 * 8, len(sent)
+        for at in range(0, len(sent), 8):
+            arrived.append(sent[at + 7])
+            session.link.feed(b"\x40\x02" + sent[at + 5 : at + 7])
+        if len(done) == 40:
+            break
+    await asyncio.gather(*tasks)
+    assert sorted(arrived) == list(range(40))
+
+
+async def test_unacknowledged_is_sent_again_with_dup_and_its_id():
+    session = await Session().connect()
+    task = asyncio.create_task(session.mqtt.publish_acked("t", soon(), 1, b"x"))
+    await settle()
+    assert session.link.take() == b"\x32\x06\0\x01t\0\x01x"
+    await session.lose_and_come_back()
+    await settle()
+    assert session.link.take() == b"\x3a\x06\0\x01t\0\x01x"
+    session.link.feed(b"\x40\x02\0\x01")
+    await task
+    assert session.mqtt.stats["retried"] == 1
+    assert not session.mqtt.replies
+
+
+async def test_send_before_the_connection_waits_for_it():
+    session = Session()
+    task = asyncio.create_task(session.mqtt.publish_acked("t", soon(), 1, b"x"))
+    await settle()
+    assert not session.link.sent
+    await session.connect()
+    await settle()
+    session.link.feed(b"\x40\x02\0\x01")
+    await task
+
+
+async def test_every_wait_ends():
+    session = Session()
+    for expected in ("not connected", "did not answer"):
+        try:
+            task = asyncio.create_task(session.mqtt.publish_acked("t", soon(20), 1, b"x"))
+            await asyncio.sleep_ms(60)
+            session.mqtt.check()
+            await task
+        except HubError as e:
+            assert e.code == "timeout" and expected in str(e), e
+        else:
+            raise AssertionError("acknowledged")
+        if session.ups == 0:
+            await session.connect()
+    assert not session.mqtt.replies
+
+
+async def test_stream_writes_one_packet_and_reading_goes_on():
+    session = await Session().connect()
+    other = asyncio.create_task(session.mqtt.publish_acked("o", soon(), 1, b"x"))
+    await settle()
+    session.link.take()
+    go_on = asyncio.Event()
+
+    async def writer(write):
+        await write(b"ab")
+        await go_on.wait()
+        await write(memoryview(b"cde"))
+
+    task = asyncio.create_task(session.mqtt.publish_acked("s", soon(), 5, writer=writer))
+    await settle()
+    session.link.feed(b"\x40\x02\0\x01" + b"\x32\x07\0\x02in\0\x09!")
+    session.mqtt.acknowledge(9)
+    waiting = asyncio.create_task(session.mqtt.publish("q", b""))
+    await settle()
+    assert other.done() and session.got == [("in", b"!", 9)]
+    go_on.set()
+    await settle()
+    assert session.link.take() == (
+        b"\x32\x0a\0\x01s\0\x02abcde" + b"\x40\x02\0\x09" + b"\x30\x03\0\x01q"
+    )
+    session.link.feed(b"\x40\x02\0\x02")
+    await task
+    await waiting
+
+
+async def test_a_wrong_stream_ends_the_connection():
+    async def short(write):
+        await write(b"abc")
+
+    async def long(write):
+        await write(b"abcdef")
+
+    async def broken(write):
+        await write(b"a")
+        raise OSError(5)
+
+    for writer in (short, long, broken):
+        session = await Session().connect()
+        try:
+            await session.mqtt.publish_acked("s", soon(), 5, writer=writer)
+        except HubError as e:
+            assert e.code == "writer", e
+        else:
+            raise AssertionError("acknowledged")
+        assert session.link.dropped and not session.mqtt.up.is_set()
+        await settle()
+        assert session.error.code == "closed"
+        assert not session.mqtt.replies
+
+
+async def test_a_stream_is_not_sent_again():
+    session = await Session().connect()
+
+    async def writer(write):
+        await write(b"abc")
+
+    task = asyncio.create_task(session.mqtt.publish_acked("s", soon(), 3, writer=writer))
+    await settle()
+    session.mqtt.lost(HubError("closed", "lost"))
+    try:
+        await task
+    except HubError as e:
+        assert e.code == "closed"
+    else:
+        raise AssertionError("acknowledged")
+
+
+async def test_a_cancelled_sender_does_not_leave_half_a_packet():
+    session = await Session().connect()
+
+    async def writer(write):
+        await write(b"abc")
+        await asyncio.sleep(10)
+
+    task = asyncio.create_task(session.mqtt.publish_acked("s", soon(), 5, writer=writer))
+    await settle()
+    task.cancel()
+    await settle()
+    assert session.link.dropped and not session.mqtt.replies
+    # One that waits for its PUBACK leaves the connection alone, and its place to others.
+    session = await Session().connect()
+    for _ in range(20):
+        task = asyncio.create_task(session.mqtt.publish_acked("t", soon(), 1, b"x"))
+        await settle()
+        task.cancel()
+        await settle()
+    assert not session.link.dropped and not session.mqtt.replies
+    last = asyncio.create_task(session.mqtt.publish_acked("t", soon(), 1, b"x"))
+    await settle()
+    session.link.feed(b"\x40\x02\0\x15")
+    await last
+
+
+async def test_keep_alive_notices_a_dead_hub_within_one_and_a_half():
+    session = await Session(keepalive=1).connect()
+    begin = ticks_ms()
+    while True:
+        await asyncio.sleep_ms(50)
+        try:
+            session.mqtt.check()
+        except HubError as e:
+            assert e.code == "timeout"
+            break
+        assert ticks_diff(ticks_ms(), begin) < 3000
+    assert 1000 < ticks_diff(ticks_ms(), begin) <= 1500
+    assert session.link.take() == b"\xc0\0"
+
+
+async def test_keep_alive_with_a_hub_that_answers():
+    session = await Session(keepalive=1).connect()
+    for _ in range(50):
+        await asyncio.sleep_ms(50)
+        session.mqtt.check()
+        if session.link.take() == b"\xc0\0":
+            session.link.feed(b"\xd0\0")
+    assert 2 <= session.mqtt.stats["pings"] <= 4
+
+
+async def test_a_hub_that_stops_reading_is_noticed():
+    session = await Session().connect()
+    session.link.stuck = True
+    task = asyncio.create_task(session.mqtt.publish_acked("t", soon(), 1, b"x"))
+    await settle()
+    session.mqtt.check()
+    session.link.blocked_since = ticks_add(ticks_ms(), -21000)
+    try:
+        session.mqtt.check()
+    except HubError as e:
+        assert e.code == "timeout"
+    else:
+        raise AssertionError("not noticed")
+    task.cancel()
+
+
+async def test_messages_in_all_cuts():
+    script = (
+        b"\x30\x05\0\x01aXY"  # QoS 0
+        + b"\x32\x06\0\x01b\x01\x02Z"  # QoS 1
+        + b"\x31\x03\0\x01c"  # retained, empty
+        + b"\xd0\x00"
+        + b"\x30\xac\x02\0\x01d"
+        + b"L" * 297
+    )
+    whole = [("a", b"XY", 0), ("b", b"Z", 258), ("c", b"", 0), ("d", b"L" * 297, 0)]
+    for cut in range(1, len(script)):
+        session = Session()
+        assert await read_script(script[:cut], session) is None
+        assert session.got == whole[: len(session.got)], cut
+        session = Session()
+        reader = asyncio.create_task(session._read())
+        session.link.feed(script[:cut])
+        await settle()
+        session.link.feed(script[cut:])
+        await settle()
+        reader.cancel()
+        assert session.got == whole, cut
+
+
+async def test_large_messages_are_read_or_skipped():
+    session = Session(max_message=3000)
+
+    def message(size, topic=b"t"):
+        size += 2 + len(topic)
+        return bytes((0x30, size & 127 | 128, size >> 7)) + b"\0\x01" + topic + b"v" * (size - 3)
+
+    script = message(1017) + message(1019) + message(2997) + message(2998) + message(9000)
+    script += b"\x32\x80\x64\0\x01q\0\x07" + b"w" * (12800 - 5) + message(1, b"e")
+    assert await read_script(script, session) is None
+    sizes = [(t, None if p is None else len(p), i) for t, p, i in session.got]
+    assert sizes == [
+        ("t", 1017, 0),
+        ("t", 1019, 0),
+        ("t", 2997, 0),
+        ("t", None, 0),
+        ("t", None, 0),
+        ("q", None, 7),
+        ("e", 1, 0),
+    ], sizes
+    assert session.mqtt.stats["oversized"] == 3
+
+
+async def test_malformed_packets_end_the_session():
+    for packet in (
+        b"\x30\xff\xff\xff\xff\x01",  # length of five bytes
+        b"\x30\x02\0\x01",  # shorter than its topic
+        b"\x32\x04\0\x01t\0",  # no room for the packet id
+        b"\x34\x06\0\x01t\0\1x",  # QoS 2
+        b"\x30\x04\0\x02\xff\xfe",  # a topic that is not UTF-8
+        b"\x40\x01\0",
+        b"\x90\x02\0\1",
+        b"\x50\x02\0\1",
+        b"\x00\x00",
+        b"\xd0\x01x",
+        b"\x20\x00",
+    ):
+        error = await read_script(packet)
+        assert error and error.code == "protocol", packet
+
+
+async def test_fuzz():
+    """Random, mutated and cut packets: handled, or a protocol error; never more heap."""
+    rng = random
+    rng.seed(int(os.getenv("VEDETTE_FUZZ_SEED") or 6))
+    good = [
+        ACCEPTED,
+        b"\x40\x02\0\x01",
+        b"\x90\x03\0\x01\0",
+        b"\xd0\0",
+        b"\x30\x05\0\x01aXY",
+        b"\x32\x06\0\x01b\x01\x02Z",
+        b"\x30\x80\x20\0\x03big" + b"B" * 4091,
+    ]
+    errors = 0
+    session = Session(max_message=2048)
+    heap = 0
+    for case in range(FUZZ):
+        if case % 500 == 0:
+            data = session.link._come = None
+            gc.collect()
+            heap = heap or gc.mem_alloc()
+            assert gc.mem_alloc() < heap + 1024, (case, heap, gc.mem_alloc())
+        data = bytearray()
+        for _ in range(1 + rng.randrange(3)):
+            data.extend(rng.choice(good))
+        kind = rng.randrange(4)
+        if kind == 0:
+            for _ in range(1 + rng.randrange(4)):
+                data[rng.randrange(min(len(data), 40))] = rng.randrange(256)
+        elif kind == 1:
+            data = data[: rng.randrange(len(data))]
+        elif kind == 2:
+            data = bytearray(os.urandom(1 + rng.randrange(60)))
+        session.mqtt.lost(HubError("closed", "next case"))
+        session.got.clear()
+        error = await read_script(data, session)
+        if error:
+            assert error.code in ("protocol", "refused"), error
+            errors += 1
+    assert FUZZ // 10 < errors < FUZZ, errors
