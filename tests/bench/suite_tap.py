@@ -1,0 +1,25 @@
+"""Figures of the tap in the socket layer."""
+
+from __future__ import annotations
+
+from measures import Budget, Samples, device, measure
+
+HTTP_RUNS = 7
+
+
+@measure(
+    Budget("tap.send", "ratio", 1.25),
+    Budget("tap.recv", "ratio", 1.3),
+    Budget("tap.readinto", "ratio", 1.4),
+)
+def calls() -> Samples:
+    return device("tap_speed.py")
+
+
+@measure(Budget("tap.http", "ratio", 0.95, at_least=True))
+def http() -> Samples:
+    ratios = []
+    for _ in range(HTTP_RUNS):
+        with_tap, without = (device("tap_http.py", way)["rate"][0] for way in ("tap", "plain"))
+        ratios.append(with_tap / without)
+    return {"tap.http": ratios}
