@@ -1,0 +1,1 @@
+"""nettap sees an application's connections and counts their traffic, without being in the way."""
