@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vedette_tools.connection import HubConnection, identity_path
+from vedette_tools.connection import HubConnection, NotFound, identity_path
 
 COMMAND = Path(sys.executable).with_name("vedette")
 START_TIMEOUT_S = 20
@@ -30,10 +30,9 @@ Predicate = Callable[[list[Json]], bool]
 class LocalHub:
     def __init__(self, state: Path) -> None:
         self.state = state
-        self.log = state.with_name(state.name + ".log")
+        self.log = state.with_suffix(".log")
         self.ports = (0, 0)
         self._process: subprocess.Popen[str] | None = None
-        state.mkdir(parents=True)
 
     # --- its life ---
 
@@ -107,12 +106,19 @@ class LocalHub:
         return {**kept, "VEDETTE_HUB_STATE": str(self.state)}
 
     def create_device(self, device: str, module: str | None = None) -> str:
-        """A new device, or module with its device; returns its connection string."""
-        record = self.service.request("PUT", f"/devices/{identity_path(device, None)}", {})
+        """The connection string of a device, or of a module; each is made unless it is there."""
+        record = self._identity(device, None)
         if module:
-            path = f"/devices/{identity_path(device, module)}"
-            record = self.service.request("PUT", path, {})
+            record = self._identity(device, module)
         return self.service.device_connection_string(record)
+
+    def _identity(self, device: str, module: str | None) -> Json:
+        path = f"/devices/{identity_path(device, module)}"
+        try:
+            record: Json = self.service.request("GET", path)
+        except NotFound:
+            record = self.service.request("PUT", path, {})
+        return record
 
     def delete_device(self, device: str) -> None:
         path = f"/devices/{identity_path(device, None)}"

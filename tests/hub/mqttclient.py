@@ -21,6 +21,7 @@ TIMEOUT_S = 10
 API_VERSION = "?api-version=2021-04-12"
 
 Message = mqtt.MQTTMessage
+Answer = tuple[int, str, Any]
 
 
 class Device:
@@ -51,6 +52,7 @@ class Device:
         self.messages: queue.Queue[Message] = queue.Queue()
         self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._keepalive = keepalive
+        self._answers_subscribed = False
         clean_options = {} if protocol == MQTTProtocolVersion.MQTTv5 else {"clean_session": clean}
         self.client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
@@ -73,7 +75,8 @@ class Device:
         self.client.on_message = lambda _c, _d, message: self.messages.put(message)
 
     def __enter__(self) -> Device:
-        assert self.connect() == 0, "refused"
+        """Connects, unless that was done."""
+        assert self.client.is_connected() or self.connect() == 0, "refused"
         return self
 
     def __exit__(
@@ -137,13 +140,11 @@ class Device:
             return True
         return False
 
-    def request(
-        self, topic: str, payload: Any = None, request_id: str = "7"
-    ) -> tuple[int, str, Any]:
+    def request(self, topic: str, payload: Any = None, request_id: str = "7") -> Answer:
         """A twin request; returns status, what follows `$rid`, and the body."""
-        if "$iothub/twin/res/#" not in self._subscribed:
+        if not self._answers_subscribed:
             self.subscribe("$iothub/twin/res/#")
-            self._subscribed.add("$iothub/twin/res/#")
+            self._answers_subscribed = True
         body = b"" if payload is None else json.dumps(payload)
         self.publish(f"{topic}?$rid={request_id}", body, qos=0)
         answer = self.receive()
@@ -151,16 +152,12 @@ class Device:
         assert match and match[2] == request_id, answer.topic
         return int(match[1]), match[3], json.loads(answer.payload) if answer.payload else None
 
-    @property
-    def _subscribed(self) -> set[str]:
-        return self.__dict__.setdefault("_filters", set())
-
     def get_twin(self) -> Any:
         status, _, twin = self.request("$iothub/twin/GET/")
         assert status == 200
         return twin
 
-    def report(self, patch: Any) -> tuple[int, str, Any]:
+    def report(self, patch: Any) -> Answer:
         return self.request("$iothub/twin/PATCH/properties/reported/", patch)
 
     def _note(self, what: str, value: Any) -> None:

@@ -66,6 +66,10 @@ class HubConnection:
         self.host = fields["HostName"]
         self._policy = fields["SharedAccessKeyName"]
         self._key = fields["SharedAccessKey"]
+        try:
+            sas.decode_key(self._key)
+        except sas.SasError as error:
+            raise CommandError(f"the hub's connection string: {error}") from None
         self._mqtt_port = mqtt_port
         try:
             self._context = ssl.create_default_context(cafile=ca)

@@ -300,7 +300,7 @@ async def _relay_log(process: asyncio.subprocess.Process, said: list[str]) -> No
         text = line.decode(errors="replace").strip()
         if len(said) < 20:
             said.append(text)
-        log.warning("%s", text)
+        log.log(logging.ERROR if text.startswith("Error") else logging.INFO, "%s", text)
 
 
 def _mosquitto() -> str:

@@ -17,7 +17,14 @@ from vedette_tools.hub.clock import utc, utc_now
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.sessions import Session
-from vedette_tools.hub.spool import PUBLISH, Position, Record, Spool
+from vedette_tools.hub.spool import (
+    PUBLISH,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    Position,
+    Record,
+    Spool,
+)
 from vedette_tools.hub.store import Event, Store
 
 log = logging.getLogger("vedette.hub.device")
@@ -78,6 +85,7 @@ class DeviceApi:
         with self._store.transaction():
             for record in records:
                 if record.kind != PUBLISH:
+                    self._remember(record)
                     effects.append(record)
                 elif record.topic.startswith("devices/"):
                     events.append(_event(record))
@@ -97,6 +105,15 @@ class DeviceApi:
         identity = Identity.from_path(device_path)
         with self._store.transaction():
             self._store.add_events([Event(*identity, time_ms, text, payload)])
+
+    def _remember(self, record: Record) -> None:
+        if not record.persistent:
+            return
+        identity = Identity.from_path(record.path)
+        if record.kind == SUBSCRIBE:
+            self._store.set_subscription(identity, record.topic, record.qos)
+        elif record.kind == UNSUBSCRIBE:
+            self._store.delete_subscriptions(identity, record.topic)
 
     def _request(self, record: Record) -> Effect:
         if match := _TWIN_GET.fullmatch(record.topic):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -38,7 +38,13 @@ class Hub:
         self._store = Store(state / "hub.db")
         self.registry = registry.Registry(self._store.identities())
         self.owner_key: str = self._kept("owner_key", sas.new_key)
-        self.sessions = Sessions(self.registry, self._kick)
+        self.sessions = Sessions(
+            self.registry,
+            self._kick,
+            lambda identity: self._background(
+                self.in_database(self._store.delete_subscriptions, identity)
+            ),
+        )
         self._spool = Spool(state / "spool")
         self._devices = DeviceApi(self._store, self._spool, self.sessions.by_token)
         self.broker = Broker(
@@ -54,12 +60,16 @@ class Hub:
         self._stored = asyncio.Condition()
         self.batches = 0  # of events, stored since the start
         self._taker: asyncio.Task[None] | None = None
-        self._wills: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Errors: HubStartError."""
         while await self.in_database(self._devices.take) is not None:
             pass  # what the last run left behind; its sessions are gone
+        for identity, topic_filter, qos in await self.in_database(
+            lambda: list(self._store.subscriptions())
+        ):
+            self.sessions.remembered.setdefault(identity, {})[topic_filter] = qos
         await self.broker.start(lambda: self._spool.next_number(self._devices.position))
         self._taker = asyncio.create_task(self._take_spooled())
 
@@ -113,9 +123,12 @@ class Hub:
             await self.in_database(self._devices.will, topic, payload, int(time.time() * 1000))
             await self._tell_stored()
 
-        task = asyncio.create_task(keep())
-        self._wills.add(task)
-        task.add_done_callback(self._wills.discard)
+        self._background(keep())
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _tell_stored(self) -> None:
         async with self._stored:

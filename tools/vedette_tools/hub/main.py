@@ -27,7 +27,7 @@ from vedette_tools.hub.files import write_private
 from vedette_tools.hub.hub import Hub
 
 CONNECTION_FILE = "hub.json"
-LOCK_TIMEOUT_S = 5
+LOCK_TIMEOUT_S = 3
 
 log = logging.getLogger("vedette.hub")
 
@@ -45,6 +45,7 @@ def run(options: Options, ready: Callable[[dict[str, Any]], None]) -> None:
 
     Errors: HubStartError.
     """
+    os.umask(0o077)  # keys, tokens and messages are their owner's alone
     with _state_directory(options.state):
         _raise_file_limit()
         asyncio.run(_run(options, ready))

@@ -27,8 +27,13 @@ class Session:
     clean: bool
     has_api_version: bool
     subscriptions: Subscriptions
-    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    token: str = field(init=False)
     timer: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        # The first letter tells a reader of the spool, which may be a later hub, what it has to
+        # know of the session.
+        self.token = ("c" if self.clean else "p") + secrets.token_hex(8)
 
     @property
     def name(self) -> str:
@@ -41,13 +46,20 @@ class Refused(Exception):
 
 
 class Sessions:
-    def __init__(self, registry: Registry, kick: Callable[[Session], None]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        kick: Callable[[Session], None],
+        forget: Callable[[Identity], None],
+    ) -> None:
+        """`kick` is to close a session, `forget` to delete an identity's subscriptions."""
         self.by_token: dict[str, Session] = {}
         self.remembered: dict[Identity, Subscriptions] = {}
         self.grace_s = 0.0
         self._of: dict[Identity, Session] = {}
         self._registry = registry
         self._kick = kick
+        self._forget = forget
 
     def of(self, identity: Identity) -> Session | None:
         return self._of.get(identity)
@@ -89,8 +101,9 @@ class Sessions:
         if request.client_id != identity.client_id:
             raise Refused("the client id is not the one in the user name")
         expiry = self._check_token(identity, request.password)
-        if request.clean:
-            self.remembered.pop(identity, None)
+        if request.clean and identity in self.remembered:
+            del self.remembered[identity]
+            self._forget(identity)
         session = Session(
             identity=identity,
             expiry=expiry,

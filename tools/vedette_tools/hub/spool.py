@@ -41,6 +41,11 @@ class Record(NamedTuple):
         return self.session.partition(" ")[0]
 
     @property
+    def persistent(self) -> bool:
+        """True when the session is to outlive its connection: see Session.token."""
+        return self.session.startswith("p")
+
+    @property
     def path(self) -> str:
         return self.session.partition(" ")[2]
 

@@ -21,6 +21,10 @@ CREATE TABLE IF NOT EXISTS identity (
     record TEXT NOT NULL, twin TEXT NOT NULL,
     PRIMARY KEY (device, module)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS subscription (
+    device TEXT NOT NULL, module TEXT NOT NULL, filter TEXT NOT NULL, qos INTEGER NOT NULL,
+    PRIMARY KEY (device, module, filter)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     device TEXT NOT NULL, module TEXT NOT NULL, time_ms INTEGER NOT NULL,
@@ -90,10 +94,11 @@ class Store:
 
     def delete_identity(self, identity: Identity) -> None:
         """A device goes with its modules."""
-        self._db.execute(
-            "DELETE FROM identity WHERE device = ? AND (module = ? OR ? = '')",
-            (identity.device, identity.module, identity.module),
-        )
+        for table in ("identity", "subscription"):
+            self._db.execute(
+                f"DELETE FROM {table} WHERE device = ? AND (module = ? OR ? = '')",
+                (identity.device, identity.module, identity.module),
+            )
 
     def twin(self, identity: Identity) -> Any:
         """The twin, or None where there is no such identity."""
@@ -106,6 +111,24 @@ class Store:
         self._db.execute(
             "UPDATE identity SET twin = ? WHERE device = ? AND module = ?",
             (json.dumps(twin), *identity),
+        )
+
+    def subscriptions(self) -> Iterator[tuple[Identity, str, int]]:
+        """The subscriptions of persistent sessions: topic filter and QoS."""
+        for device, module, topic_filter, qos in self._db.execute("SELECT * FROM subscription"):
+            yield Identity(device, module), topic_filter, qos
+
+    def set_subscription(self, identity: Identity, topic_filter: str, qos: int) -> None:
+        self._db.execute(
+            "REPLACE INTO subscription VALUES (?, ?, ?, ?)", (*identity, topic_filter, qos)
+        )
+
+    def delete_subscriptions(self, identity: Identity, topic_filter: str | None = None) -> None:
+        """Delete one of an identity's subscriptions, or all."""
+        self._db.execute(
+            "DELETE FROM subscription"
+            " WHERE device = ? AND module = ? AND (filter = ? OR ? IS NULL)",
+            (*identity, topic_filter, topic_filter),
         )
 
     def add_events(self, events: Iterable[Event]) -> None:

@@ -1,0 +1,82 @@
+"""The hub's state survives a restart, and `kill -9` of each of its processes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hubfixture import LocalHub, wait_for
+from mqttclient import Device
+
+
+def test_a_restart_keeps_keys_devices_twins_and_messages(own_hub: LocalHub) -> None:
+    hub = own_hub
+    string = hub.create_device("d", "m")
+    with Device(hub, string) as device:
+        device.send(1)
+        device.report({"a": 1})
+    hub.set_twin("d", {"b": 2}, module="m")
+    hub.wait_events("d")
+    before, ca, twin = hub.connection, hub.ca.read_bytes(), hub.twin("d", "m")
+    assert hub.stop() == 0
+    hub.start()
+    assert hub.connection == before and hub.ca.read_bytes() == ca
+    assert hub.twin("d", "m") == twin and len(hub.events("d")) == 1
+    with Device(hub, string) as device:
+        device.send(2)
+    assert [event["body"] for event in hub.wait_events("d", 2)] == [1, 2]
+
+
+@pytest.mark.parametrize("process", ["hub", "broker"])
+def test_what_was_acknowledged_survives_kill_9(own_hub: LocalHub, process: str) -> None:
+    hub = own_hub
+    string = hub.create_device("d")
+    device = Device(hub, string)
+    assert device.connect() == 0
+    acknowledged: list[int] = []
+    sent: dict[int, int] = {}
+    device.client.on_publish = lambda _c, _d, mid, _r, _p: acknowledged.append(sent[mid])
+    for number in range(3000):
+        info = device.client.publish("devices/d/messages/events/", str(number), qos=1)
+        sent[info.mid] = number
+    wait_for(lambda: len(acknowledged), lambda count: count > 500)
+    hub.kill9(process)
+    device.wait_closed()
+    device.close()
+    if process == "hub":
+        hub.start()
+    _connect(hub, string).close()
+    events = hub.wait_events("d", lambda events: len(events) >= len(acknowledged))
+    bodies = [event["body"] for event in events]
+    assert set(acknowledged) <= set(bodies)
+    assert len(bodies) == len(set(bodies)) and set(bodies) <= set(range(3000))
+
+
+def test_subscriptions_of_a_persistent_session_survive(own_hub: LocalHub) -> None:
+    hub = own_hub
+    string = hub.create_device("d")
+    with Device(hub, string, clean=False) as device:
+        device.subscribe("$iothub/twin/PATCH/properties/desired/#")
+        hub.kill9("broker")
+        device.wait_closed()
+    with _connect(hub, string) as device:
+        hub.set_twin("d", {"a": 1})
+        assert device.receive().topic.endswith("?$version=2")
+    hub.kill9("hub")
+    hub.start()
+    with _connect(hub, string) as device:
+        hub.set_twin("d", {"a": 2})
+        assert device.receive().topic.endswith("?$version=3")
+
+
+def _connect(hub: LocalHub, string: str) -> Device:
+    """Connect to a hub that is coming back."""
+    deadline = time.monotonic() + 10
+    while True:
+        device = Device(hub, string, clean=False)
+        try:
+            assert device.connect() == 0
+            return device
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
