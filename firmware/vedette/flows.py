@@ -1,9 +1,9 @@
 """A snapshot of the flow table as the rows of a ConnectionCreate event.
 
-In `columns` form, what neighbouring rows share stands once, in the tables of `shared`: each row of
-such a table begins with the number of rows that it goes for, and these tables together with `rows`
-give back the objects (`vedette_tools.expand`). Of a flow's two ports the one that names the service
-is shared: the remote one of an outgoing flow, the local one of an incoming one.
+In `columns` form, what neighbouring rows share stands once, in the tables of `shared`: each row
+of such a table begins with the number of rows that it goes for, and these tables together with
+`rows` give back the objects (`vedette_tools.expand`). Of a flow's two ports the one that names the
+service is shared: the remote one of an outgoing flow, the local one of an incoming one.
 """
 
 import flowtable

@@ -5,10 +5,10 @@ A record is one collection, not a message. It stands by itself, little endian:
     size u16 | version u8 | kind u8 | priority u8 | flags u8 | parts u8 | done u8 | rows u16
     | text u16 | when u32 | interval u32 | Id 16 bytes | content, padded to a multiple of 4
 
-It makes `parts` events, of which the first `done` were acknowledged; each has `rows` rows, the last
-the rest. `size` is that of the whole record, `text` the length of the JSON text that begins the
-content, `when` the time of collection: uptime in seconds, or seconds since 1970 once STAMPED. The
-Id is the first part's.
+It makes `parts` events, of which the first `done` were acknowledged; each has `rows` rows, the
+last the rest. `size` is that of the whole record, `text` the length of the JSON text that begins
+the content, `when` the time of collection: uptime in seconds, or seconds since 1970 once STAMPED.
+The Id is the first part's.
 """
 
 import os
@@ -59,7 +59,7 @@ class Outbox:
     def reserve(self, size, priority):
         """Returns a view of `size` bytes for a record's content, or None where there is no room.
 
-        Records of lower priority are dropped, the oldest of the lowest first, when that makes room.
+        Records of lower priority are dropped, the oldest of the lowest first, if that makes room.
         Nothing is taken until `commit`. The view begins at a multiple of 4.
         """
         size = _padded(size)

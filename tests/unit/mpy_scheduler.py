@@ -181,5 +181,3 @@ async def test_hooks_are_fed_every_second_and_after_follows_jobs():
     scheduler.drop_hook(beats.append)
     await clock.run(scheduler, 5)
     assert len(beats) == 61
-
-

@@ -1,7 +1,5 @@
 """A sign of life, with how long the device has been up."""
 
-from iothub import clock
-
 from . import Base
 
 
@@ -9,4 +7,4 @@ class Collector(Base):
     name = event = "Heartbeat"
 
     async def collect(self):
-        self.emit(("uptime",), [[clock.uptime()]])
+        self.emit(("uptime",), [[self.agent.port.uptime()]])

@@ -1,7 +1,5 @@
 """What the device is and how full its memories are. The platform's words, unless the twin's."""
 
-from iothub import clock
-
 from .. import VERSION
 from . import Base
 
@@ -36,6 +34,7 @@ _CHOSEN = (
 
 class Collector(Base):
     name = event = "SystemInformation"
+    event_type = "Security"
 
     async def collect(self):
         agent = self.agent
@@ -44,5 +43,5 @@ class Collector(Base):
         row.extend(("Vedette", VERSION))
         row.extend(agent.port.memory())
         row.extend(agent.port.storage())
-        row.extend((clock.uptime(), agent.port.reset_cause(), agent.port.nics()))
+        row.extend((agent.port.uptime(), agent.port.reset_cause(), agent.port.nics()))
         self.emit(_COLUMNS, [row])

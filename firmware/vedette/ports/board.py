@@ -5,6 +5,7 @@ import os
 import sys
 from binascii import hexlify
 
+from iothub import clock
 from micropython import const
 
 _NICS = (("WLAN", "WIFI"), ("LAN", "ETH"), ("PPP", "MOBILE"))
@@ -56,6 +57,11 @@ def storage():
     """Returns (total, free) bytes of the root file system."""
     status = os.statvfs("/")
     return status[1] * status[2], status[1] * status[3]
+
+
+def uptime():
+    """Seconds since the device started."""
+    return clock.uptime()
 
 
 def reset_cause():

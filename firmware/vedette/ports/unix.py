@@ -67,7 +67,13 @@ def storage():
     return status[1] * status[2], status[1] * status[4]
 
 
+def uptime():
+    """Seconds since the device started."""
+    return int(_line("/proc/uptime").split(".")[0] or 0)
+
+
 def reset_cause():
+    """None: a host does not tell."""
     return None
 
 
@@ -157,7 +163,3 @@ def nics():
 def watchdog(seconds):
     """Returns a function that feeds a watchdog, None where there is none."""
     return None
-
-
-def prepare(settings):
-    """Brings up network and clock: on unix both are there."""

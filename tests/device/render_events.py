@@ -1,0 +1,45 @@
+"""Device side of test_messages.py: every event but the flows, as the agent's own code renders it.
+
+micropython render_events.py FORM   Prints one message as a JSON line.
+"""
+
+import asyncio
+import sys
+
+from iothub import HubError
+from vedette import messages
+from vedette.agent import Agent
+from vedette.store import Store
+
+
+class Client:
+    """Stands in for the hub client."""
+
+    connected = False
+    stats = {"connects": 1}
+
+    def on_connection(self, callback):
+        pass
+
+    def on_desired(self, callback):
+        pass
+
+    async def report(self, patch):
+        raise HubError("closed", "stand-in")
+
+
+async def main(form):
+    agent = Agent(Client(), False, False, Store("/nonexistent"), 16384)
+    agent.settings.apply({"Message_Format": form})
+    agent.start()
+    for name in ("SystemInformation", "Heartbeat", "Statistics"):
+        await agent._collectors[name].collect()
+    agent.complain("Some_Key", 'a "reason"')
+    agent.sender._stamp()
+    chosen = [(offset, 0) for priority in range(3) for offset in agent.outbox.entries(priority)]
+    for piece in messages.message(agent.outbox, chosen, agent.sender._agent_id):
+        print(piece if isinstance(piece, str) else str(piece, "utf-8"), end="")
+    print()
+
+
+asyncio.run(main(sys.argv[1]))
