@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vedette_tools import mpy
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.connection import CommandError, parse_connection_string, state_directory
 
@@ -55,9 +56,10 @@ def simulate(
     board.mkdir(parents=True, exist_ok=True)
     _write_config(board, connection_string, config)
     _put_application(board, app)
-    folders = (board, ROOT / "firmware", ROOT / "lib", ROOT / "build" / "umqtt")
-    environment = {**os.environ, "MICROPYPATH": ":".join(map(str, folders)) + ":.frozen"}
-    command = [str(program), "-X", f"heapsize={heap}", str(ROOT / "firmware" / "main.py")]
+    # As on a board: compiled, since sources would need four times the heap.
+    code = mpy.compile_all(mpy.architecture(program))
+    environment = {**os.environ, "MICROPYPATH": f"{board}:{code}:.frozen"}
+    command = [str(program), "-X", f"heapsize={heap}", "-m", "main"]
     os.chdir(board)
     os.execve(program, command, environment)
 

@@ -1,0 +1,112 @@
+"""The agent as a user runs it: `vedette simulate` with an application, against a local hub."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hubfixture import LocalHub, hub, own_hub, wait_for  # noqa: F401 - fixtures
+from vedette_tools.expand import expand
+
+VEDETTE = Path(sys.executable).with_name("vedette")
+MPY32 = Path(__file__).resolve().parents[2] / "build" / "mpy32" / "micropython"
+STOP_TIMEOUT_S = 15
+
+Json = dict[str, Any]
+
+# A collection every 3 s of what a test looks at; the twin of a device that is not a module.
+QUICK = {
+    "CollectorsCore_PriorityIntervals": "0.05,0.05,1440",
+    "NetworkActivity_MessageFrequency": "High",
+    "NetworkActivity_OverflowPolicy": "DropNew",
+    "Statistics_MessageFrequency": "High",
+}
+
+
+class Agent:
+    """One simulated board. `app` is the text of its app.py."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.board = folder / "board"
+        self.log_file = folder / "agent.log"
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, connection_string: str, app: str = "", *options: str) -> Agent:
+        command = [str(VEDETTE), "simulate", "--connection-string", connection_string]
+        command += ["--state", str(self.board), *options]
+        if app:
+            source = self.folder / "source.py"
+            source.write_text(app)
+            command += ["--app", str(source)]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment
+            )
+        return self
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; returns the exit code."""
+        assert self._process
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        return self._process.wait(STOP_TIMEOUT_S)
+
+    def wait(self, timeout: float) -> int:
+        assert self._process
+        return self._process.wait(timeout)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def wait_log(self, text: str, timeout: float = 20) -> None:
+        wait_for(lambda: self.log, lambda log: text in log, timeout)
+
+
+@pytest.fixture
+def agent(tmp_path: Path, hub: LocalHub) -> Iterator[Agent]:  # noqa: F811
+    yield from _agent(tmp_path, hub)
+
+
+@pytest.fixture
+def own_agent(tmp_path: Path, own_hub: LocalHub) -> Iterator[Agent]:  # noqa: F811
+    """An agent for the hub that belongs to this test alone."""
+    yield from _agent(tmp_path, own_hub)
+
+
+def _agent(folder: Path, local_hub: LocalHub) -> Iterator[Agent]:
+    agent = Agent(folder, local_hub.env)
+    yield agent
+    if agent.running:
+        agent.stop()
+    # What must never be seen, whatever a test looks at.
+    key = "SharedAccessKey="
+    assert key not in agent.log
+    assert "SharedAccessSignature" not in agent.log
+
+
+def rows(records: list[Json], name: str) -> list[Json]:
+    """The rows of all events of that name, in the `objects` form, in order of arrival."""
+    found = []
+    for record in records:
+        assert not record.get("schemaError"), record["schemaError"]
+        for event in record["body"]["Events"]:
+            if event["Name"] == name:
+                found += expand(event)["Payload"]
+    return found
+
+
+def flows_to(records: list[Json], port: int) -> list[Json]:
+    """The flows whose remote port is this one."""
+    return [row for row in rows(records, "ConnectionCreate") if row["remote_port"] == port]

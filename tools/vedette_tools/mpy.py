@@ -1,0 +1,87 @@
+"""Compiles what a board loads to `.mpy`, which needs a quarter of the heap that sources need."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from vedette_tools.connection import CommandError
+
+ROOT = Path(__file__).resolve().parents[2]
+MPY_VERSION = 6
+# What `sys.implementation._mpy >> 10` says, as mpy-cross names it (py/persistentcode.h).
+ARCHITECTURES = (
+    "", "x86", "x64", "armv6", "armv6m", "armv7m", "armv7em", "armv7emsp", "armv7emdp",
+    "xtensa", "xtensawin", "rv32imc", "rv64imc",
+)  # fmt: skip
+# The folders that stand at the root of a board's module path, and what in them is not for a board.
+SOURCES = ("firmware", "lib", "build/umqtt")
+NOT_FOR_BOARDS = ("manifest.py",)
+
+
+def architecture(micropython: Path) -> str:
+    """The native architecture of an interpreter, as mpy-cross names it. Errors: CommandError."""
+    code = "import sys; print(sys.implementation._mpy)"
+    try:
+        done = subprocess.run(
+            [micropython, "-c", code], capture_output=True, text=True, timeout=10
+        )
+        number = int(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        raise CommandError(f"{micropython} is no MicroPython that can be run here") from None
+    if number & 0xFF != MPY_VERSION or number >> 10 >= len(ARCHITECTURES):
+        raise CommandError(
+            f"{micropython} loads .mpy files of version {number & 0xFF}, not {MPY_VERSION}: "
+            "use MicroPython 1.23 or newer"
+        )
+    return ARCHITECTURES[number >> 10]
+
+
+def sources() -> Iterator[tuple[Path, Path]]:
+    """Each Python file for a board, with its path below the module path's root."""
+    for folder in SOURCES:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.name not in NOT_FOR_BOARDS:
+                yield path, path.relative_to(ROOT / folder)
+
+
+def compile_all(march: str, optimise: int = 3) -> Path:
+    """Compile for one architecture into build/mpy/ARCHITECTURE, what changed only.
+
+    Returns that folder. `optimise` as mpy-cross's -O: 3 leaves out assertions and line numbers.
+    Errors: CommandError with the compiler's words.
+    """
+    out = ROOT / "build" / "mpy" / (march or "bytecode")
+    wanted = {out / relative.with_suffix(".mpy"): path for path, relative in sources()}
+    for target, source in wanted.items():
+        stamp = target.with_suffix(".sha256")
+        key = hashlib.sha256(f"{_compiler_version()} -O{optimise}".encode() + source.read_bytes())
+        if target.exists() and stamp.exists() and stamp.read_text() == key.hexdigest():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        options = [f"-O{optimise}", *([f"-march={march}"] if march else [])]
+        done = subprocess.run(
+            [_compiler(), *options, "-s", source.name, "-o", target, source],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise CommandError(f"{source} does not compile: {done.stderr.strip()}")
+        stamp.write_text(key.hexdigest())
+    for left_over in set(out.rglob("*.mpy")) - set(wanted):
+        left_over.unlink()
+    return out
+
+
+def _compiler() -> Path:
+    return Path(sys.executable).with_name("mpy-cross")
+
+
+@cache
+def _compiler_version() -> str:
+    done = subprocess.run([_compiler(), "--version"], capture_output=True, text=True, check=True)
+    return done.stdout
