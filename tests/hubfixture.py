@@ -1,7 +1,7 @@
 """The fixture `hub`: a local hub of its own process on free ports, for the whole test session.
 
-A test uses device ids of its own. One that stops, kills or breaks the hub takes `own_hub`, which is
-started for that test alone.
+A test uses device ids of its own. One that stops, kills or breaks the hub takes `own_hub`, which
+is started for that test alone.
 """
 
 from __future__ import annotations

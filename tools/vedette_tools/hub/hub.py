@@ -265,5 +265,5 @@ def _desired_of(request: Json) -> Json | None:
 
 def check_etag(etag: str, if_match: str | None) -> None:
     """Errors: RequestError (412) where a request is for another version."""
-    if if_match and if_match != "*" and if_match.strip('"') != etag:
+    if if_match and if_match.strip('"') not in ("*", etag):
         raise RequestError(412, "the etag is not that of the current version")

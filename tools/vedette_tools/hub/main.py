@@ -28,6 +28,7 @@ from vedette_tools.hub.hub import Hub
 
 CONNECTION_FILE = "hub.json"
 LOCK_TIMEOUT_S = 3
+LOCAL_ADDRESSES = ("127.0.0.1", "::1", "0.0.0.0", "::")  # those that localhost leads to
 
 log = logging.getLogger("vedette.hub")
 
@@ -57,6 +58,7 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     addresses = (options.listen,)
+    host = "localhost" if options.listen in LOCAL_ADDRESSES else options.listen
     mqtt_port = choose_port(addresses, options.mqtt_port, "--mqtt-port")
     https_port = choose_port(addresses, options.https_port, "--https-port")
     library = plugin.build(plugin.cache_directory())
@@ -70,10 +72,10 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
         await hub.start()
         async with _https(hub, certificates, options.listen, https_port):
             connection = {
-                "service_connection_string": f"HostName=localhost:{https_port};"
+                "service_connection_string": f"HostName={host}:{https_port};"
                 f"SharedAccessKeyName={service.POLICY};SharedAccessKey={hub.owner_key}",
                 "ca": str(certificates.ca),
-                "mqtt_host": "localhost",
+                "mqtt_host": host,
                 "mqtt_port": mqtt_port,
                 "https_port": https_port,
             }
