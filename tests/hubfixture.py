@@ -92,6 +92,11 @@ class LocalHub:
         return Path(self.connection["ca"])
 
     @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    @property
     def host(self) -> str:
         return str(self.connection["mqtt_host"])
 

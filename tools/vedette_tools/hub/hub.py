@@ -244,6 +244,9 @@ class Hub:
     async def event_before_last(self, count: int, device: str | None) -> int:
         return await self.in_database(self._store.event_before_last, count, device)
 
+    async def count_events(self) -> int:
+        return await self.in_database(self._store.count_events)
+
     async def more_events(self, seen: int) -> None:
         """Wait until `batches` is no longer `seen`."""
         async with self._stored:

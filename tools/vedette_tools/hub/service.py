@@ -57,6 +57,7 @@ def application(hub: Hub) -> web.Application:
             web.put("/devices/{device}/modules/{module}", put_identity),
             web.delete("/devices/{device}/modules/{module}", delete_identity),
             web.get("/vedette/events", events),
+            web.get("/vedette/count", count),
             web.get("/vedette/identities", identities),
             web.get("/vedette/processes", processes),
             web.post("/vedette/kick/{device}", kick),
@@ -221,6 +222,11 @@ async def events(request: web.Request) -> web.StreamResponse:
     except (ConnectionError, asyncio.CancelledError):
         pass  # the reader went away, or the hub ends
     return response
+
+
+async def count(request: web.Request) -> web.Response:
+    """How many messages are stored."""
+    return web.json_response({"events": await request.app[HUB].count_events()})
 
 
 async def identities(request: web.Request) -> web.Response:

@@ -150,6 +150,9 @@ class Store:
         )
         return [(row[0], Event(*row[1:])) for row in rows]
 
+    def count_events(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])
+
     def event_before_last(self, count: int, device: str | None = None) -> int:
         """The number after which `count` events follow, or 0 where there are fewer."""
         only, values = ("", ()) if device is None else (" WHERE device = ?", (device,))
