@@ -9,7 +9,7 @@ from iothub import HubError
 from micropython import const
 
 from . import agent as agents
-from . import log
+from . import log, store
 
 CONFIG = "config.json"
 
@@ -55,11 +55,10 @@ _REQUIRED = ("connection_string", "ca")
 def read(path=CONFIG):
     """Returns the arguments for `vedette.start`. Errors: ConfigError."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(_FILE_MAX + 1)
+        data = store.read(path, _FILE_MAX)
     except OSError as error:
         raise ConfigError("%s cannot be read (errno %d): create it" % (path, error.errno))
-    if len(data) > _FILE_MAX:
+    if data is None:
         raise ConfigError("%s is longer than %d bytes" % (path, _FILE_MAX))
     stream = io.BytesIO(data)
     try:

@@ -10,6 +10,17 @@ from . import log
 _FILE_MAX = const(8192)
 
 
+def read(path, limit):
+    """Returns the bytes of a file of at most `limit` bytes, None of a longer one. Errors: OSError.
+
+    Takes no more heap than the file is long.
+    """
+    if os.stat(path)[6] > limit:
+        return None
+    with open(path, "rb") as file:
+        return file.read()
+
+
 class Store:
     """`folder` is made when it is first needed. `corrupt` counts files that could not be read."""
 
@@ -20,17 +31,12 @@ class Store:
     def load(self, name):
         """Returns the document, or None where there is none or it is damaged."""
         try:
-            with open(self._path(name), "rb") as file:
-                data = file.read(_FILE_MAX + 1)
+            return json.loads(read(self._path(name), _FILE_MAX) or b"")
         except OSError:
             return None
-        try:
-            if len(data) <= _FILE_MAX:
-                return json.loads(data)
         except ValueError:  # UnicodeError is one too
-            pass
-        self.corrupt += 1
-        return None
+            self.corrupt += 1
+            return None
 
     def _save(self, name, document):
         try:

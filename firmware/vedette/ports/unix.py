@@ -5,21 +5,23 @@ import sys
 
 from micropython import const
 
-_FILE_MAX = const(16384)
+_LINES_MAX = const(512)  # of one file
 _NICS_MAX = const(8)
 _NAME_MAX = const(64)
 
 
-def _read(path):
+def _lines(path):
+    """Yields the lines of a file; none where it cannot be read."""
     try:
         with open(path) as file:
-            return file.read(_FILE_MAX)
+            for _, line in zip(range(_LINES_MAX), file):
+                yield line
     except (OSError, UnicodeError):
-        return ""
+        pass
 
 
 def _line(path):
-    return _read(path).strip("\0\n ")[:_NAME_MAX]
+    return next(_lines(path), "").strip("\0\n ")[:_NAME_MAX]
 
 
 def defaults():
@@ -38,8 +40,8 @@ def defaults():
 def operating_system():
     """Returns (name, version, platform, architecture)."""
     release = {}
-    for line in _read("/etc/os-release").split("\n"):
-        key, _, value = line.partition("=")
+    for line in _lines("/etc/os-release"):
+        key, _, value = line.strip().partition("=")
         release[key] = value.strip('"')
     return (
         release.get("NAME"),
@@ -52,7 +54,7 @@ def operating_system():
 def memory():
     """Returns (total, free) bytes."""
     sizes = {}
-    for line in _read("/proc/meminfo").split("\n"):
+    for line in _lines("/proc/meminfo"):
         key, _, value = line.partition(":")
         sizes[key] = value
     return tuple(
@@ -97,15 +99,15 @@ def _ipv4_addresses():
     """Returns {interface: address}: the local addresses by the interfaces' own routes."""
     local = []
     last = ""
-    for line in _read("/proc/net/fib_trie").split("\n"):
+    for line in _lines("/proc/net/fib_trie"):
         if "host LOCAL" in line:
             local.append(_number(last))
         elif "|-- " in line:
-            last = line.strip(" |-")
+            last = line.strip(" |-\n")
     found = {}
-    for line in _read("/proc/net/route").split("\n")[1:]:
+    for line in _lines("/proc/net/route"):
         fields = line.split()
-        if len(fields) > 7 and _swapped(fields[7]):
+        if len(fields) > 7 and fields[7] not in ("Mask", "00000000"):
             network, mask = _swapped(fields[1]), _swapped(fields[7])
             for address in local:
                 if address & mask == network:
@@ -118,7 +120,7 @@ def _ipv6_addresses():
     from ..flows import address_text
 
     found = {}
-    for line in _read("/proc/net/if_inet6").split("\n"):
+    for line in _lines("/proc/net/if_inet6"):
         fields = line.split()
         if len(fields) == 6:
             text = address_text(bytes(int(line[i : i + 2], 16) for i in range(0, 32, 2)))
