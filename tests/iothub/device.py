@@ -1,0 +1,103 @@
+"""Runs probe.py on a real MicroPython and talks with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from conftest import LANES, device_environment  # noqa: E402
+
+PROBE = Path(__file__).with_name("probe.py")
+KEY = "c2VjcmV0LWtleS1vZi1hLWRldmljZQ=="
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(params=os.environ.get("VEDETTE_LANES", "64").split(","))
+def lane(request: pytest.FixtureRequest) -> str:
+    """The MicroPython that the device runs on."""
+    name = str(request.param)
+    if not LANES[name].exists():
+        pytest.skip(f"no {name}-bit MicroPython (make setup-32)")
+    return name
+
+
+class Device:
+    """The probe's process. What it told is in `told`; its stderr must stay empty."""
+
+    def __init__(self, lane: str, connection_string: str, ca: Path, **options: Any) -> None:
+        config = {"connection_string": connection_string, "ca": [str(ca)], **options}
+        self._process = subprocess.Popen(
+            [LANES[lane], PROBE, json.dumps(config)],
+            env=device_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self.told: list[Json] = []
+        self._number = 0
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        finally:
+            self._process.kill()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._lines.put(line)
+
+    def do(self, order: str, **fields: Any) -> int:
+        """Gives an order; the number that its outcome will carry."""
+        self._number += 1
+        line = json.dumps({"do": order, "number": self._number, **fields})
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._number
+
+    def expect(self, event: str, timeout: float = 20, **fields: Any) -> Json:
+        """The next thing told that is `event` with these fields; what came before is skipped."""
+        deadline = time.monotonic() + timeout
+        skipped = []
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no {event} {fields} in {timeout} s: {skipped}") from None
+            assert KEY not in line and "SharedAccessSignature" not in line
+            try:
+                told = json.loads(line)
+            except ValueError:
+                raise AssertionError(f"not an event: {line}") from None
+            self.told.append(told)
+            if told["event"] == event and all(told.get(k) == v for k, v in fields.items()):
+                return dict(told)
+            skipped.append(told)
+
+
+def connection_string(port: int, host: str = "localhost") -> str:
+    return f"HostName={host}:{port};DeviceId=dev;SharedAccessKey={KEY}"

@@ -1,0 +1,135 @@
+"""On MicroPython: a HubClient that does what JSON lines on stdin say, and tells what happens.
+
+probe.py CONFIG   CONFIG is JSON: connection_string, ca, and the client's options. Each line out is
+an object with "event". With "lag" in CONFIG a 5 ms ticker measures how late the loop gets.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+import time
+
+import iothub
+
+
+def tell(event, **fields):
+    fields["event"] = event
+    print(json.dumps(fields))
+
+
+class Ticker:
+    def __init__(self):
+        self.late = []
+
+    async def run(self):
+        due = time.ticks_us()
+        while True:
+            due = time.ticks_add(due, 5000)
+            wait = time.ticks_diff(due, time.ticks_us())
+            await asyncio.sleep_ms(max(0, wait // 1000))
+            late = time.ticks_diff(time.ticks_us(), due)
+            self.late.append(late)
+            if late > 5000:
+                due = time.ticks_us()
+
+    def take(self):
+        late = sorted(self.late)
+        self.late = []
+        return {"max_ms": late[-1] / 1000, "p99_ms": late[len(late) * 99 // 100] / 1000}
+
+
+def small_socket(*args):
+    """With a small buffer, as a board has."""
+    import socket
+
+    sock = socket.socket(*args)
+    sock.setsockopt(1, 7, 8192)  # SOL_SOCKET, SO_SNDBUF on Linux
+    return sock
+
+
+async def attempt(name, number, coroutine):
+    try:
+        tell(name, number=number, result=await coroutine)
+    except iothub.HubError as e:
+        tell("error", number=number, code=e.code, text=e.text)
+
+
+async def stream(client, size, properties):
+    async def writer(write):
+        left = size
+        while left:
+            n = min(left, 100)
+            await write(b"s" * n)
+            left -= n
+            client.written = size - left
+
+    await client.send_stream(size, writer, properties)
+
+
+async def load(client, senders, count, size):
+    async def sender():
+        for _ in range(count):
+            await client.send(body)
+
+    body = b"x" * size
+    begin = time.ticks_us()
+    await asyncio.gather(*[sender() for _ in range(senders)])
+    return senders * count * 1000000 / time.ticks_diff(time.ticks_us(), begin)
+
+
+async def obey(client, ticker, order):
+    name = order.pop("do")
+    number = order.get("number", 0)
+    if name == "send":
+        body = order["body"].encode() * order.get("times", 1)
+        sending = client.send(body, order.get("properties"), order.get("timeout", 60))
+        asyncio.create_task(attempt("sent", number, sending))
+    elif name == "stream":
+        sending = stream(client, order["size"], order.get("properties"))
+        asyncio.create_task(attempt("sent", number, sending))
+    elif name == "load":
+        work = load(client, order["senders"], order["count"], order["size"])
+        asyncio.create_task(attempt("loaded", number, work))
+    elif name == "report":
+        asyncio.create_task(attempt("reported", number, client.report(order["patch"])))
+    elif name == "wait":
+        await attempt("waited", number, client.wait_connected(order["timeout"]))
+    elif name == "lag":
+        tell("lag", **ticker.take())
+    elif name == "stats":
+        gc.collect()
+        tell("stats", heap=gc.mem_alloc(), written=client.written, **client.stats)
+    elif name == "start":
+        client.start()
+    elif name == "stop":
+        await client.stop()
+        tell("stopped")
+
+
+async def main(config):
+    credentials = iothub.Credentials.parse(config.pop("connection_string"))
+    ticker = Ticker()
+    if config.pop("lag", False):
+        asyncio.create_task(ticker.run())
+    client = iothub.HubClient(credentials, socket=small_socket, **config)
+
+    def on_connection(up, reason):
+        tell("connection", up=up, code=reason and reason.code)
+
+    client.written = 0  # of the last stream
+    client.on_connection(on_connection)
+    client.on_desired(
+        lambda desired, version, full: tell("desired", desired=desired, version=version, full=full)
+    )
+    client.start()
+    orders = asyncio.StreamReader(sys.stdin)
+    while True:
+        line = await orders.readline()
+        if not line:
+            break
+        await obey(client, ticker, json.loads(line))
+    await client.stop()
+
+
+asyncio.run(main(json.loads(sys.argv[1])))
