@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -81,22 +82,38 @@ class Device:
 
     def expect(self, event: str, timeout: float = 20, **fields: Any) -> Json:
         """The next thing told that is `event` with these fields; what came before is skipped."""
+        wanted = {"event": event, **fields}
+        return self._wait(
+            lambda told: all(told.get(k) == v for k, v in wanted.items()), timeout, str(wanted)
+        )
+
+    def _wait(self, holds: Callable[[Json], bool], timeout: float, wanted: str) -> Json:
         deadline = time.monotonic() + timeout
-        skipped = []
         while True:
             try:
                 line = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"no {event} {fields} in {timeout} s: {skipped}") from None
+                raise AssertionError(f"no {wanted} in {timeout} s: {self.told[-80:]}") from None
             assert KEY not in line and "SharedAccessSignature" not in line
             try:
-                told = json.loads(line)
+                told: Json = json.loads(line)
             except ValueError:
                 raise AssertionError(f"not an event: {line}") from None
             self.told.append(told)
-            if told["event"] == event and all(told.get(k) == v for k, v in fields.items()):
-                return dict(told)
-            skipped.append(told)
+            if holds(told):
+                return told
+
+    def outcome(self, number: int, timeout: float = 20) -> Json:
+        """What came of an order, whether it was told already or not; not an error."""
+        for told in self.told:
+            if told.get("number") == number:
+                break
+        else:
+            told = self._wait(
+                lambda told: told.get("number") == number, timeout, f"outcome of {number}"
+            )
+        assert told["event"] != "error", told
+        return told
 
 
 def connection_string(port: int, host: str = "localhost") -> str:

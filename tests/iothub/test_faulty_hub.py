@@ -128,6 +128,21 @@ def test_what_was_not_acknowledged_is_sent_again(
         probe.expect("desired", full=True)  # the twin again, after each connect
 
 
+def test_connections_lost_under_load(lane: str, hub: FakeHub, authority: Authority) -> None:
+    hub.latency = 0.005
+    with device(lane, hub, authority) as probe:
+        numbers = []
+        for i in range(60):
+            numbers.append(probe.do("send", body=str(i)))
+            if i % 20 == 19:
+                hub.drop()
+                probe.expect("connection", up=True)
+        for number in numbers:
+            probe.outcome(number)
+    bodies = [int(body) for _, topic, body in hub.published if "messages/events" in topic]
+    assert set(bodies) == set(range(60))
+
+
 def test_a_hub_that_stops_reading_does_not_hold_the_loop(
     lane: str, hub: FakeHub, authority: Authority
 ) -> None:
