@@ -10,14 +10,17 @@ _names = []
 _next = 0
 
 
-def remember(address, name):
-    """Keep the name that was resolved to `address` (bytes); the oldest of 32 gives way.
+def is_name(host):
+    """Whether what is resolved is a name, not a literal address or a wildcard."""
+    return bool(host) and ":" not in host and not host[-1].isdigit()  # as no top-level domain ends
 
-    A literal address is not a name. A name is cut at 64 characters.
+
+def remember(address, name):
+    """Keep the name that was resolved to `address` (bytes), cut at 64 characters.
+
+    The oldest of 32 gives way.
     """
     global _next
-    if not name or ":" in name or name[-1].isdigit():  # no top-level domain ends in a digit
-        return
     name = name[:_MAX_NAME]
     if address in _addresses:
         _names[_addresses.index(address)] = name
@@ -31,7 +34,7 @@ def remember(address, name):
 
 
 def host_name(address):
-    """The name that was last resolved to `address` (4 or 16 bytes), None if none was."""
+    """The name that was last resolved to `address`, None if none was."""
     return _names[_addresses.index(address)] if address in _addresses else None
 
 

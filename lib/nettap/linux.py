@@ -1,20 +1,30 @@
 """Where sockets end, on Linux: addresses are `sockaddr` structures; the kernel knows local ends.
 
 MicroPython has no getsockname. Where the port has `ffi`, libc's is called. Elsewhere the socket's
-inode is looked up in /proc/net (proc(5)). To read /proc/net/tcp takes milliseconds, as the kernel
-walks its whole hash table, so look-ups have a share of the time: what is beyond stays unknown.
+inode is looked for among all sockets, by sock_diag(7). That takes a millisecond or more, as the
+kernel walks its whole hash table, so one look-up serves all sockets that wait for it.
 """
 
 import os
 import socket
+import struct
 import time
 
 from micropython import const
 
 _SHARE = const(100)  # look-ups may take a hundredth of the time,
-_BURST_US = const(2_000_000)  # and this much at once
-_CHUNK = const(4096)
-_MAX_CHUNKS = const(16)  # some 430 sockets
+_BURST_US = const(20_000)  # and this much at once
+_TIMEOUT_S = const(1)
+
+# sock_diag(7), linux/netlink.h, linux/inet_diag.h.
+_AF_NETLINK = const(16)
+_SOCK_DIAG = const(4)
+_BY_FAMILY = const(20)
+_REQUEST_DUMP = const(0x301)
+_STATES = const(0xBBF)  # all but TIME_WAIT and LISTEN
+_RECEIVE = const(8192)  # the kernel makes no message larger
+_MAX_MESSAGES = const(64)  # some 2,500 sockets
+
 _SOCKADDR = const(28)  # struct sockaddr_in6
 
 _credit_us = _BURST_US
@@ -34,14 +44,36 @@ def numeric(address, getaddrinfo):
 
 
 def local_end(sock, udp, v6):
-    """(address, port) of the local end of a native socket; None where it cannot be told."""
+    """(address, port) of the local end of a native socket; None where it cannot be told.
+
+    False where that takes long: `local_ends` tells it of many sockets at once.
+    """
     global _getsockname
     if _getsockname is None:
         _getsockname = _libc_getsockname()
     if _getsockname:
         return _ask_libc(sock)
-    path = "/proc/net/" + ("udp" if udp else "tcp") + ("6" if v6 else "")
-    return _find(path, sock) if _afford() else None
+    return _ask_kernel((sock,), udp, v6)[0] if udp else False
+
+
+def affords():
+    """Whether `local_ends` would stay within its share of the time now."""
+    global _credit_us, _credited_ms
+    now = time.ticks_ms()
+    if _credited_ms is not None:
+        earned = max(0, time.ticks_diff(now, _credited_ms)) * (1000 // _SHARE)
+        _credit_us = min(_BURST_US, _credit_us + earned)
+    _credited_ms = now
+    return _credit_us > 0
+
+
+def local_ends(socks, v6):
+    """What `local_end` is, for a list of TCP sockets of one family: a list."""
+    global _credit_us
+    began = time.ticks_us()
+    ends = _ask_kernel(socks, False, v6)
+    _credit_us -= time.ticks_diff(time.ticks_us(), began)
+    return ends
 
 
 def _libc_getsockname():
@@ -59,52 +91,46 @@ def _ask_libc(sock):
     return decode(address) if _getsockname(sock.fileno(), address, size) == 0 else None
 
 
-def _afford():
-    global _credit_us, _credited_ms
-    now = time.ticks_ms()
-    if _credited_ms is not None:
-        earned = max(0, time.ticks_diff(now, _credited_ms)) * (1000 // _SHARE)
-        _credit_us = min(_BURST_US, _credit_us + earned)
-    _credited_ms = now
-    return _credit_us > 0
-
-
-def _find(path, sock):
-    global _credit_us
-    began = time.ticks_us()
+def _ask_kernel(socks, udp, v6):
+    ends = [None] * len(socks)
     try:
-        inode = b"%d" % os.stat("/proc/self/fd/%d" % sock.fileno())[1]
-        with open(path, "rb") as table:
-            return _scan(table, inode)
-    except OSError:  # no /proc, or the application has closed the socket
+        places = {_inode(sock): i for i, sock in enumerate(socks)}
+        for inode, end in _all_sockets(17 if udp else 6, 10 if v6 else 2):
+            if inode in places:
+                ends[places[inode]] = end
+    except OSError:  # a kernel without sock_diag, a system without /proc
+        pass
+    return ends
+
+
+def _inode(sock):
+    try:
+        return os.stat("/proc/self/fd/%d" % sock.fileno())[1]
+    except OSError:  # closed below us
         return None
+
+
+def _all_sockets(protocol, family):
+    link = socket.socket(_AF_NETLINK, socket.SOCK_DGRAM, _SOCK_DIAG)
+    try:
+        link.settimeout(_TIMEOUT_S)
+        # nlmsghdr, then inet_diag_req_v2 with an empty socket id.
+        link.send(
+            struct.pack("IHHII", 72, _BY_FAMILY, _REQUEST_DUMP, 0, 0)
+            + struct.pack("BBHI", family, protocol, 0, _STATES)
+            + bytes(48)
+        )
+        for _ in range(_MAX_MESSAGES):
+            data = link.recv(_RECEIVE)
+            at = 0
+            while at < len(data):
+                size, kind = struct.unpack_from("IH", data, at)
+                if kind != _BY_FAMILY:  # NLMSG_DONE or NLMSG_ERROR
+                    return
+                # inet_diag_msg, which begins at 16: ports and addresses from 4, the inode at 68.
+                address = data[at + 24 : at + (40 if family == 10 else 28)]
+                port = data[at + 20] << 8 | data[at + 21]
+                yield struct.unpack_from("I", data, at + 84)[0], (address, port)
+                at += size + 3 & ~3
     finally:
-        _credit_us -= time.ticks_diff(time.ticks_us(), began)
-
-
-def _scan(table, inode):
-    mark = b" " + inode + b" "
-    rest = b""
-    for _ in range(_MAX_CHUNKS):
-        chunk = table.read(_CHUNK)
-        if not chunk:
-            break
-        chunk = rest + chunk
-        at = chunk.find(mark)
-        while at >= 0:
-            fields = chunk[chunk.rfind(b"\n", 0, at) + 1 : at + len(mark)].split()
-            if len(fields) == 10 and fields[9] == inode:
-                address, port = fields[1].split(b":")
-                return _unhex(address), int(port, 16)
-            at = chunk.find(mark, at + 1)
-        rest = chunk[chunk.rfind(b"\n") + 1 :]
-    return None
-
-
-def _unhex(text):
-    # Words of 32 bits, each printed as a number: backwards on a little-endian machine.
-    data = bytearray(len(text) // 2)
-    for i in range(len(data)):
-        at = 2 * (i ^ 3)
-        data[i] = int(text[at : at + 2], 16)
-    return bytes(data)
+        link.close()

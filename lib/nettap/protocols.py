@@ -86,13 +86,13 @@ def by_port(port):
     return _PORTS.get(port, 0)
 
 
-def by_use(first, app):
+def by_use(data, size, app):
     """The code that the first bytes of a TCP connection show; `app`, the port's, if they do not.
 
-    `first` is a string or bytes-like. TLS on a port that has a protocol of its own over TLS (443,
-    8883) is that protocol.
+    `data` is a string or bytes-like, of which `size` bytes were moved. TLS on a port that has a
+    protocol of its own over TLS (443, 8883) is that protocol.
     """
-    start = bytes(memoryview(first)[:8])
+    start = bytes(memoryview(data)[: min(size, 8)])
     if start[:2] == b"\x16\x03":  # a handshake record, RFC 8446 section 5.1
         return app if app in (_HTTPS, _MQTT) else _TLS
     if start[:4] in _HTTP_STARTS:
@@ -101,6 +101,6 @@ def by_use(first, app):
         return _SSH
     # CONNECT: a remaining length of one or two bytes, then the protocol's name. MQTT 3.1.1
     # section 3.1; MQIsdp is 3.1.
-    if start[:1] == b"\x10" and (b"\x00\x04MQ" in start or b"\x00\x06MQ" in start):
+    if start[:1] == b"\x10" and (b"\0\x04MQ" in start or b"\0\x06MQ" in start):
         return _MQTT
     return app
