@@ -105,6 +105,8 @@ class FlowTable:
     Errors: ValueError for numbers out of range.
     """
 
+    no_raise = True  # what nettap asks of count_in and count_out, to call them unguarded
+
     def __init__(self, slots=MAX_SLOTS, policy=DROP_NEW, max_locals=16):
         if not 1 <= max_locals <= 255:
             raise ValueError("max_locals: 1 to 255")
