@@ -41,6 +41,7 @@ class Device:
         clean: bool = True,
         keepalive: int = 60,
         will: tuple[str, bytes] | None = None,
+        manual_ack: bool = False,
         protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
     ) -> None:
         self._hub = hub
@@ -59,6 +60,7 @@ class Device:
             client_id=self.client_id,
             protocol=protocol,
             reconnect_on_failure=False,
+            manual_ack=manual_ack,
             **clean_options,
         )
         context = ssl.create_default_context(cafile=str(hub.ca))
@@ -73,6 +75,19 @@ class Device:
         self.client.on_subscribe = lambda _c, _d, _m, codes, _p: self._note("subscribe", codes)
         self.client.on_unsubscribe = lambda *_: self._note("unsubscribe", None)
         self.client.on_message = lambda _c, _d, message: self.messages.put(message)
+
+    @classmethod
+    def connected(cls, hub: LocalHub, connection_string: str, **options: Any) -> Device:
+        """A device that is connected, once a hub that is coming back lets it."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            device = cls(hub, connection_string, **options)
+            try:
+                assert device.connect() == 0, "refused"
+                return device
+            except OSError:
+                assert time.monotonic() < deadline, "the hub did not come back"
+                time.sleep(0.05)
 
     def __enter__(self) -> Device:
         """Connects, unless that was done."""

@@ -138,6 +138,28 @@ def test_a_follower_ends_with_its_reader(hub: LocalHub) -> None:
         assert follower.wait(10) == 0 and follower.stderr.read() == ""
 
 
+def test_call_and_send(hub: LocalHub) -> None:
+    with Device(hub, hub.create_device("k-7")) as device:
+        device.subscribe("$iothub/methods/POST/#")
+        device.subscribe("devices/k-7/messages/devicebound/#", 1)
+        printed(hub, "device", "send", "k-7", "hello", "-p", "a=b=c")
+        message = device.receive()
+        assert message.payload == b"hello" and message.topic.endswith("&a=b%3Dc")
+        caller = subprocess.Popen(
+            [COMMAND, "device", "call", "k-7", "echo", '{"a": 1}'],
+            env=hub.env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        call = device.receive()
+        request_id = call.topic.partition("$rid=")[2]
+        device.publish(f"$iothub/methods/res/201/?$rid={request_id}", call.payload, qos=0)
+        answer, _ = caller.communicate(timeout=30)
+        assert json.loads(answer) == {"status": 201, "payload": {"a": 1}}
+        assert "not JSON" in refused(hub, "device", "call", "k-7", "echo", "{")
+    assert "not online" in refused(hub, "device", "call", "k-7", "echo")
+
+
 def test_the_hub_is_found_by_its_connection_string(hub: LocalHub) -> None:
     hub.create_device("k-6")
     environment = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hubfixture import LocalHub, wait_for
 from mqttclient import Device
@@ -45,7 +43,7 @@ def test_what_was_acknowledged_survives_kill_9(own_hub: LocalHub, process: str) 
     device.close()
     if process == "hub":
         hub.start()
-    _connect(hub, string).close()
+    Device.connected(hub, string).close()
     events = hub.wait_events("d", lambda events: len(events) >= len(acknowledged))
     bodies = [event["body"] for event in events]
     assert set(acknowledged) <= set(bodies)
@@ -59,24 +57,11 @@ def test_subscriptions_of_a_persistent_session_survive(own_hub: LocalHub) -> Non
         device.subscribe("$iothub/twin/PATCH/properties/desired/#")
         hub.kill9("broker")
         device.wait_closed()
-    with _connect(hub, string) as device:
+    with Device.connected(hub, string, clean=False) as device:
         hub.set_twin("d", {"a": 1})
         assert device.receive().topic.endswith("?$version=2")
     hub.kill9("hub")
     hub.start()
-    with _connect(hub, string) as device:
+    with Device.connected(hub, string, clean=False) as device:
         hub.set_twin("d", {"a": 2})
         assert device.receive().topic.endswith("?$version=3")
-
-
-def _connect(hub: LocalHub, string: str) -> Device:
-    """Connect to a hub that is coming back."""
-    deadline = time.monotonic() + 10
-    while True:
-        device = Device(hub, string, clean=False)
-        try:
-            assert device.connect() == 0
-            return device
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)

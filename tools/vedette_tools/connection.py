@@ -109,10 +109,11 @@ class HubConnection:
         path: str,
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT_S,
     ) -> Any:
         """The answer's JSON, or None where it has none. Errors: CommandError, NotFound."""
         content = None if body is None else json.dumps(body)
-        with self._response(method, path, {}, content, headers or {}) as response:
+        with self._response(method, path, {}, content, headers or {}, timeout) as response:
             try:
                 answer = response.read()
             except (OSError, http.client.HTTPException) as error:
@@ -121,7 +122,7 @@ class HubConnection:
 
     def lines(self, path: str, query: Mapping[str, Any]) -> Iterator[bytes]:
         """The answer's lines as they come. Errors: CommandError."""
-        with self._response("GET", path, query, None, {}, timeout=None) as response:
+        with self._response("GET", path, query, None, {}, None) as response:
             try:
                 yield from response
             except (OSError, http.client.HTTPException):
@@ -135,7 +136,7 @@ class HubConnection:
         query: Mapping[str, Any],
         content: str | None,
         headers: Mapping[str, str],
-        timeout: float | None = TIMEOUT_S,
+        timeout: float | None,
     ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPSConnection(
             self.host, context=self._context, timeout=TIMEOUT_S
@@ -147,7 +148,7 @@ class HubConnection:
                 method, target, content, {"Authorization": authorization, **headers}
             )
             if connection.sock:
-                connection.sock.settimeout(timeout or None)
+                connection.sock.settimeout(timeout)
             response = connection.getresponse()
             if response.status >= 400:
                 raise _error(response)

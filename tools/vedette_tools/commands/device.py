@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vedette_tools.commands.errors import user_errors
-from vedette_tools.connection import HubConnection, NotFound, identity_path
+from vedette_tools.connection import (
+    TIMEOUT_S,
+    CommandError,
+    HubConnection,
+    NotFound,
+    identity_path,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Devices, and their modules, in the hub.")
 
@@ -71,3 +77,49 @@ def list_devices(as_json: AsJson = False) -> None:
 def delete(device: DeviceId, module: Module = None) -> None:
     """Delete a device with its modules, or one module. Its messages are kept."""
     HubConnection.find().request("DELETE", _path(device, module), headers={"If-Match": "*"})
+
+
+@app.command()
+@user_errors
+def call(
+    device: DeviceId,
+    method: Annotated[str, typer.Argument(help="The method's name.")],
+    payload: Annotated[str, typer.Argument(help="JSON.")] = "null",
+    module: Module = None,
+    timeout: Annotated[
+        int, typer.Option(min=1, max=300, help="Seconds to wait for the answer.")
+    ] = 30,
+) -> None:
+    """Call a direct method of a connected device, and print its status and payload as JSON."""
+    body = {
+        "methodName": method,
+        "payload": _json(payload),
+        "responseTimeoutInSeconds": timeout,
+    }
+    path = f"/twins/{identity_path(device, module)}/methods"
+    answer = HubConnection.find().request("POST", path, body, timeout=timeout + TIMEOUT_S)
+    typer.echo(json.dumps(answer))
+
+
+@app.command()
+@user_errors
+def send(
+    device: DeviceId,
+    body: Annotated[str, typer.Argument(help="The message.")],
+    properties: Annotated[
+        list[str] | None, typer.Option("--property", "-p", help="KEY=VALUE; may be repeated.")
+    ] = None,
+) -> None:
+    """Send a device a cloud-to-device message: now, or once it is there."""
+    pairs = [pair.partition("=") for pair in properties or []]
+    message = {"body": body, "properties": {key: value for key, _, value in pairs}}
+    HubConnection.find().request(
+        "POST", f"/vedette/messages/{identity_path(device, None)}", message
+    )
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"the payload is not JSON: {error}") from None

@@ -1,8 +1,9 @@
 """The broker: a stock mosquitto with the hub's plugin, run as the hub's child process.
 
-Three ways lead between the two: the plugin asks about each CONNECT over a Unix socket, and says
+Four ways lead between the two: the plugin asks about each CONNECT over a Unix socket, and says
 there that the spool has grown; the hub sends its orders as MQTT publishes over a second Unix
-socket, which wakes the broker at once.
+socket, which wakes the broker at once; and the broker's log tells which client has acknowledged a
+message, as no event of the plugin interface does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import logging
 import os
 import pwd
+import re
 import secrets
 import shutil
 import socket
@@ -36,7 +38,13 @@ RESTART_PAUSE_S = 0.5
 PACKET_MAX = 256 * 1024 + 64 * 1024 + 16  # the largest payload, and the longest topic
 MQTT_3_1_1 = 4
 
+ERRORS_KEPT = 5  # of the first that a broker logs, for the message that it did not start
+LOG_BYTES = 1 << 18
+
 _HUB_PATH = "$hub"
+_TOLD = re.compile(
+    rb"^Received PUBACK from (?P<client>\S+) \(Mid: \d+|^(?P<error>(?:Error|vedette:).*)", re.M
+)
 
 
 class ConnectRequest(NamedTuple):
@@ -67,6 +75,7 @@ class BrokerEvents:
     admit: Callable[[ConnectRequest], str | None]  # a session's name, or None: refused
     spooled: Callable[[], None]
     will: Callable[[str, bytes], None]  # topic, payload
+    acknowledged: Callable[[str], None]  # client id; its oldest unacknowledged QoS 1 message
     died: Callable[[], None]  # all sessions are gone; it is being started again
 
 
@@ -77,6 +86,7 @@ class Broker:
         self._secret = secrets.token_urlsafe(24)
         self._process: asyncio.subprocess.Process | None = None
         self._link: mqtt.Client | None = None
+        self._early: list[tuple[str, bytes]] = []  # orders from before the link was up
         self._runtime: tempfile.TemporaryDirectory[str] | None = None
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -123,6 +133,8 @@ class Broker:
     def _order(self, what: str, payload: bytes) -> None:
         if self._link:
             self._link.publish(f"{_HUB_PATH}/{what}", payload)
+        else:
+            self._early.append((what, payload))
 
     def _admit(self, request: ConnectRequest) -> str | None:
         if request.client_id == self._secret and request.password == self._secret:
@@ -135,6 +147,7 @@ class Broker:
             status = await self._process.wait()
             log.warning("the broker ended (status %s): starting it again", status)
             self._unlink()
+            self._early.clear()
             self._events.died()
             while True:
                 await asyncio.sleep(RESTART_PAUSE_S)
@@ -155,16 +168,20 @@ class Broker:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            limit=LOG_BYTES,
         )
-        said: list[str] = []
-        reader = asyncio.create_task(_relay_log(self._process, said))
+        errors: list[str] = []
+        reader = asyncio.create_task(self._read_log(self._process, errors))
         self._link = await self._connect_link()
         if self._link is None:
             if self._process.returncode is None:
                 self._process.kill()
             await self._process.wait()
             await reader
-            raise HubStartError("the broker did not start: " + ("; ".join(said[-3:]) or "no word"))
+            raise HubStartError("the broker did not start: " + ("; ".join(errors) or "no word"))
+        early, self._early = self._early, []
+        for what, payload in early:
+            self._order(what, payload)
 
     async def _connect_link(self) -> mqtt.Client | None:
         loop = asyncio.get_running_loop()
@@ -204,6 +221,18 @@ class Broker:
             return link
         return None
 
+    async def _read_log(self, process: asyncio.subprocess.Process, errors: list[str]) -> None:
+        assert process.stderr
+        rest = b""
+        while chunk := await process.stderr.read(LOG_BYTES):
+            lines, _, rest = (rest + chunk).rpartition(b"\n")
+            for match in _TOLD.finditer(lines):
+                if match["client"]:
+                    self._events.acknowledged(match["client"].decode())
+                else:
+                    errors[ERRORS_KEPT:] = [match["error"].decode(errors="replace")]
+                    log.error("%s", errors[-1])
+
     def _unlink(self) -> None:
         if self._link:
             self._link.disconnect()
@@ -221,6 +250,7 @@ class Broker:
             "persistence false",
             "log_dest stderr",
             "log_type error",
+            "log_type debug",
             "log_timestamp false",
             "connection_messages false",
             "allow_anonymous false",
@@ -292,15 +322,6 @@ class _PluginProtocol(asyncio.Protocol):
             log.info("%s refused: MQTT 3.1.1 is what is spoken here", client_id)
             return None
         return self._admit(ConnectRequest(client_id, username, password, clean == "1"))
-
-
-async def _relay_log(process: asyncio.subprocess.Process, said: list[str]) -> None:
-    assert process.stderr
-    async for line in process.stderr:
-        text = line.decode(errors="replace").strip()
-        if len(said) < 20:
-            said.append(text)
-        log.log(logging.ERROR if text.startswith("Error") else logging.INFO, "%s", text)
 
 
 def _mosquitto() -> str:

@@ -11,12 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from vedette_tools.hub import registry, sas, twin
-from vedette_tools.hub.broker import Broker, BrokerConfig, BrokerEvents
+from vedette_tools.hub import bag, cloud_to_device, methods, registry, sas, twin
+from vedette_tools.hub.broker import Broker, BrokerConfig, BrokerEvents, ConnectRequest
 from vedette_tools.hub.clock import utc_now
-from vedette_tools.hub.device_api import TWIN_ANSWERS, DeviceApi, Effect, Kick, Reply
+from vedette_tools.hub.cloud_to_device import CloudToDevice
+from vedette_tools.hub.device_api import (
+    TWIN_ANSWERS,
+    DeviceApi,
+    Effect,
+    Kick,
+    MethodResult,
+    Reply,
+)
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.methods import Methods
 from vedette_tools.hub.sessions import Session, Sessions
 from vedette_tools.hub.spool import DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, Record, Spool
 from vedette_tools.hub.store import Store
@@ -45,14 +54,21 @@ class Hub:
                 self.in_database(self._store.delete_subscriptions, identity)
             ),
         )
+        self.methods = Methods(self.sessions.of, lambda *message: self.broker.deliver(*message))
+        self.cloud_to_device = CloudToDevice(
+            self._store, self.in_database, lambda *message: self.broker.deliver(*message)
+        )
         self._spool = Spool(state / "spool")
         self._devices = DeviceApi(self._store, self._spool, self.sessions.by_token)
         self.broker = Broker(
             broker,
             BrokerEvents(
-                admit=self.sessions.admit,
+                admit=self._admit,
                 spooled=self._wake,
                 will=self._will,
+                acknowledged=lambda client: self._background(
+                    self.cloud_to_device.acknowledged(client)
+                ),
                 died=self.sessions.close_all,
             ),
         )
@@ -90,6 +106,21 @@ class Hub:
 
     # --- what devices send ---
 
+    def _admit(self, request: ConnectRequest) -> str | None:
+        session = self.sessions.admit(request)
+        if session is None:
+            return None
+        self.cloud_to_device.begin(session)
+        for topic_filter in session.subscriptions:
+            self._subscribed(session, topic_filter)
+        return session.name
+
+    def _subscribed(self, session: Session, topic_filter: str) -> None:
+        if topic_filter == methods.TOPIC_FILTER:
+            self._background(self.methods.subscribed())
+        elif topic_filter == cloud_to_device.topic_filter(session.identity):
+            self._background(self.cloud_to_device.flush(session))
+
     def _wake(self) -> None:
         self._spooled.set()
 
@@ -111,10 +142,13 @@ class Hub:
                 self._deliver(session, TWIN_ANSWERS, effect.topic, effect.payload)
             case Kick():
                 self._kick(session)
+            case MethodResult():
+                self.methods.answered(effect)
             case Record(kind=kind) if kind == SUBSCRIBE:
-                self.sessions.subscribe(effect.token, effect.topic, effect.qos)
+                session.subscriptions[effect.topic] = effect.qos
+                self._subscribed(session, effect.topic)
             case Record(kind=kind) if kind == UNSUBSCRIBE:
-                self.sessions.unsubscribe(effect.token, effect.topic)
+                session.subscriptions.pop(effect.topic, None)
             case Record(kind=kind) if kind == DISCONNECT:
                 self.sessions.close(effect.token)
 
@@ -193,6 +227,14 @@ class Hub:
         connected = self.sessions.of(identity) is not None
         return {**record, "connectionState": "Connected" if connected else "Disconnected"}
 
+    async def described(self, identity: Identity) -> Json:
+        """A record with what has to be looked up. Errors: RequestError (404)."""
+        record = self.record(identity)
+        if not identity.module:
+            waiting = await self.in_database(self._store.count_cloud_messages, identity.device)
+            record["cloudToDeviceMessageCount"] = waiting
+        return record
+
     async def twin(self, identity: Identity) -> Json:
         """Errors: RequestError (404)."""
         self.record(identity)
@@ -233,6 +275,15 @@ class Hub:
             document = {**document, "etag": registry.new_etag()}
             self._store.set_twin(identity, document)
         return document
+
+    async def send_to_device(
+        self, identity: Identity, properties: bag.Bag, body: bytes, lifetime_s: float
+    ) -> None:
+        """Send a device a message, now or once it is there. Errors: RequestError."""
+        self.record(identity)
+        await self.cloud_to_device.send(identity, properties, body, lifetime_s)
+        if session := self.sessions.of(identity):
+            await self.cloud_to_device.flush(session)
 
     # --- events ---
 

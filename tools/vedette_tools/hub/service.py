@@ -7,6 +7,7 @@ Paths and bodies: Microsoft's "IoT Hub REST API reference". The api-version is n
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from vedette_tools.hub import sas
+from vedette_tools.hub import cloud_to_device, sas
 from vedette_tools.hub.device_api import shown
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.hub import Hub
@@ -32,8 +33,11 @@ _ERROR_CODES = {
     401: "IotHubUnauthorizedAccess",
     404: "DeviceNotFound",
     409: "DeviceAlreadyExists",
+    403: "DeviceMaximumQueueDepthExceeded",
     412: "PreconditionFailed",
+    413: "MessageTooLarge",
     429: "ThrottlingException",
+    504: "GatewayTimeout",
 }
 
 
@@ -56,6 +60,10 @@ def application(hub: Hub) -> web.Application:
             web.get("/devices/{device}/modules/{module}", get_identity),
             web.put("/devices/{device}/modules/{module}", put_identity),
             web.delete("/devices/{device}/modules/{module}", delete_identity),
+            web.post("/twins/{device}/methods", invoke_method),
+            web.post("/twins/{device}/modules/{module}/methods", invoke_method),
+            web.post("/vedette/messages/{device}", send_to_device),
+            web.delete("/devices/{device}/commands", purge_messages),
             web.get("/vedette/events", events),
             web.get("/vedette/count", count),
             web.get("/vedette/identities", identities),
@@ -140,13 +148,13 @@ async def list_modules(request: web.Request) -> web.Response:
 
 
 async def get_identity(request: web.Request) -> web.Response:
-    return _identity_response(request.app[HUB].record(_identity(request)))
+    return _identity_response(await request.app[HUB].described(_identity(request)))
 
 
 async def put_identity(request: web.Request) -> web.Response:
     hub, identity = request.app[HUB], _identity(request)
     await hub.put_identity(identity, await _body(request), request.headers.get("If-Match"))
-    return _identity_response(hub.record(identity))
+    return _identity_response(await hub.described(identity))
 
 
 async def delete_identity(request: web.Request) -> web.Response:
@@ -163,7 +171,7 @@ def _identity_response(record: Json) -> web.Response:
 
 async def get_twin(request: web.Request) -> web.Response:
     hub, identity = request.app[HUB], _identity(request)
-    return _twin_response(hub, identity, await hub.twin(identity))
+    return await _twin_response(hub, identity, await hub.twin(identity))
 
 
 async def update_twin(request: web.Request) -> web.Response:
@@ -174,11 +182,11 @@ async def update_twin(request: web.Request) -> web.Response:
         request.headers.get("If-Match"),
         replace=request.method == "PUT",
     )
-    return _twin_response(hub, identity, updated)
+    return await _twin_response(hub, identity, updated)
 
 
-def _twin_response(hub: Hub, identity: Identity, twin: Json) -> web.Response:
-    record = hub.record(identity)
+async def _twin_response(hub: Hub, identity: Identity, twin: Json) -> web.Response:
+    record = await hub.described(identity)
     shared = ("deviceId", "moduleId", "status", "statusUpdatedTime", "lastActivityTime",
               "connectionState", "cloudToDeviceMessageCount", "capabilities")  # fmt: skip
     document = {key: record[key] for key in shared if key in record}
@@ -189,6 +197,50 @@ def _twin_response(hub: Hub, identity: Identity, twin: Json) -> web.Response:
         **twin,
     }
     return web.json_response(document, headers={"ETag": f'"{twin["etag"]}"'})
+
+
+# --- methods, and messages to devices ---
+
+
+async def invoke_method(request: web.Request) -> web.Response:
+    result = await request.app[HUB].methods.invoke(_identity(request), await _body(request))
+    return web.json_response(result)
+
+
+async def send_to_device(request: web.Request) -> web.Response:
+    """Stands in for the AMQP endpoint of the real service: `{"body": any JSON, "bodyEncoding":
+    "base64" or none, "properties": {}, "systemProperties": {"$.mid": ...}, "lifetimeSeconds": N}`,
+    the form in which events are shown."""
+    message = await _body(request)
+    properties = {**message.get("systemProperties", {}), **message.get("properties", {})}
+    if not all(isinstance(value, str | None) for value in properties.values()):
+        raise RequestError(400, "each property has to be a string, or null")
+    lifetime = message.get("lifetimeSeconds", cloud_to_device.LIFETIME_S)
+    if not isinstance(lifetime, int) or not 0 <= lifetime <= cloud_to_device.LIFETIME_MAX_S:
+        raise RequestError(400, f"lifetimeSeconds: 0 to {cloud_to_device.LIFETIME_MAX_S}")
+    await request.app[HUB].send_to_device(
+        _identity(request), properties, _message_body(message), lifetime
+    )
+    return web.Response(status=204)
+
+
+def _message_body(message: Json) -> bytes:
+    body = message.get("body")
+    try:
+        if message.get("bodyEncoding") == "base64":
+            return base64.b64decode(body or "", validate=True)
+    except (ValueError, TypeError):
+        raise RequestError(400, "the body is not base64") from None
+    return (body if isinstance(body, str) else json.dumps(body)).encode()
+
+
+async def purge_messages(request: web.Request) -> web.Response:
+    hub, identity = request.app[HUB], _identity(request)
+    hub.record(identity)
+    count = await hub.cloud_to_device.purge(identity)
+    return web.json_response(
+        {"deviceId": identity.device, "totalMessagesPurged": count, "moduleId": None}
+    )
 
 
 # --- the hub's own ---

@@ -64,15 +64,15 @@ class Sessions:
     def of(self, identity: Identity) -> Session | None:
         return self._of.get(identity)
 
-    def admit(self, request: ConnectRequest) -> str | None:
-        """The name of a new session, or None to refuse."""
+    def admit(self, request: ConnectRequest) -> Session | None:
+        """A new session, or None to refuse."""
         try:
             session = self._open(request)
         except (Refused, sas.SasError) as reason:
             log.warning("%s refused: %s", request.client_id, reason)
             return None
         log.info("%s connected", session.identity)
-        return session.name
+        return session
 
     def close(self, token: str) -> None:
         session = self.by_token.pop(token, None)
@@ -87,14 +87,6 @@ class Sessions:
     def close_all(self) -> None:
         for token in list(self.by_token):
             self.close(token)
-
-    def subscribe(self, token: str, topic_filter: str, qos: int) -> None:
-        if session := self.by_token.get(token):
-            session.subscriptions[topic_filter] = qos
-
-    def unsubscribe(self, token: str, topic_filter: str) -> None:
-        if session := self.by_token.get(token):
-            session.subscriptions.pop(topic_filter, None)
 
     def _open(self, request: ConnectRequest) -> Session:
         identity, query = _parse_username(request.username)

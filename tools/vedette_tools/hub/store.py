@@ -31,6 +31,12 @@ CREATE TABLE IF NOT EXISTS event (
     bag TEXT NOT NULL, body BLOB NOT NULL, schema_error TEXT
 );
 CREATE INDEX IF NOT EXISTS event_by_device ON event (device, id);
+CREATE TABLE IF NOT EXISTS cloud_message (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    device TEXT NOT NULL, expiry_ms INTEGER NOT NULL, deliveries INTEGER NOT NULL,
+    bag TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS cloud_message_by_device ON cloud_message (device, id);
 """
 
 
@@ -43,6 +49,16 @@ class Event(NamedTuple):
     bag: str
     body: bytes
     schema_error: str | None = None
+
+
+class CloudMessage(NamedTuple):
+    """A cloud-to-device message; `bag` as it goes into the topic."""
+
+    device: str
+    expiry_ms: int
+    deliveries: int
+    bag: str
+    body: bytes
 
 
 class Store:
@@ -93,7 +109,9 @@ class Store:
         )
 
     def delete_identity(self, identity: Identity) -> None:
-        """A device goes with its modules."""
+        """A device goes with its modules, and with the messages that wait for it."""
+        if not identity.module:
+            self.delete_cloud_messages(identity.device)
         for table in ("identity", "subscription"):
             self._db.execute(
                 f"DELETE FROM {table} WHERE device = ? AND (module = ? OR ? = '')",
@@ -149,6 +167,41 @@ class Store:
             (after, since_ms, *(() if device is None else (device,)), limit),
         )
         return [(row[0], Event(*row[1:])) for row in rows]
+
+    def add_cloud_message(self, message: CloudMessage) -> int:
+        """Returns the message's number."""
+        cursor = self._db.execute(
+            "INSERT INTO cloud_message (device, expiry_ms, deliveries, bag, body)"
+            " VALUES (?, ?, ?, ?, ?)",
+            message,
+        )
+        return cursor.lastrowid or 0
+
+    def cloud_messages(self, device: str) -> list[tuple[int, CloudMessage]]:
+        """What waits for a device, oldest first."""
+        rows = self._db.execute(
+            "SELECT id, device, expiry_ms, deliveries, bag, body FROM cloud_message"
+            " WHERE device = ? ORDER BY id",
+            (device,),
+        )
+        return [(row[0], CloudMessage(*row[1:])) for row in rows]
+
+    def count_cloud_messages(self, device: str) -> int:
+        row = self._db.execute("SELECT count(*) FROM cloud_message WHERE device = ?", (device,))
+        return int(row.fetchone()[0])
+
+    def count_delivery(self, numbers: Iterable[int]) -> None:
+        self._db.executemany(
+            "UPDATE cloud_message SET deliveries = deliveries + 1 WHERE id = ?",
+            [(number,) for number in numbers],
+        )
+
+    def delete_cloud_message(self, number: int) -> None:
+        self._db.execute("DELETE FROM cloud_message WHERE id = ?", (number,))
+
+    def delete_cloud_messages(self, device: str) -> int:
+        """Returns how many waited."""
+        return self._db.execute("DELETE FROM cloud_message WHERE device = ?", (device,)).rowcount
 
     def count_events(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])

@@ -1,0 +1,112 @@
+"""Cloud-to-device messages: queued in the store, delivered to a device that is connected and has
+subscribed, and kept until it acknowledges them.
+
+A session's messages are acknowledged in the order of their delivery, as MQTT demands of a client;
+so it is enough to be told that a client has acknowledged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from vedette_tools.hub import bag
+from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.sessions import Session
+from vedette_tools.hub.store import CloudMessage, Store
+
+log = logging.getLogger("vedette.hub.c2d")
+
+BODY_MAX = 64 * 1024
+PENDING_MAX = 50
+DELIVERIES_MAX = 10
+LIFETIME_S = 3600
+LIFETIME_MAX_S = 2 * 86400
+
+InDatabase = Callable[..., Awaitable[Any]]
+Deliver = Callable[[str, str, bytes, int], None]  # client id, topic, payload, QoS
+
+
+def topic_filter(identity: Identity) -> str:
+    return f"{identity.path}/messages/devicebound/#"
+
+
+class CloudToDevice:
+    def __init__(self, store: Store, in_database: InDatabase, deliver: Deliver) -> None:
+        self._store = store
+        self._in_database = in_database
+        self._deliver = deliver
+        self._unacknowledged: dict[str, deque[int]] = {}  # client id -> numbers, oldest first
+
+    async def send(
+        self, identity: Identity, properties: bag.Bag, body: bytes, lifetime_s: float
+    ) -> None:
+        """Queue a message. Errors: RequestError."""
+        if len(body) > BODY_MAX:
+            raise RequestError(413, f"the message has {len(body)} bytes; {BODY_MAX} is the limit")
+        system = {"$.to": f"/{identity.path}/messages/devicebound"}
+        message = CloudMessage(
+            identity.device,
+            int((time.time() + lifetime_s) * 1000),
+            0,
+            bag.encode({**system, **properties}),
+            body,
+        )
+        await self._in_database(self._add, message)
+
+    async def purge(self, identity: Identity) -> int:
+        """Drop what waits for a device; returns how many messages that were."""
+        return int(await self._in_database(self._store.delete_cloud_messages, identity.device))
+
+    def begin(self, session: Session) -> None:
+        """A session is new: it has been delivered nothing yet."""
+        self._unacknowledged[session.identity.client_id] = deque()
+
+    async def flush(self, session: Session) -> None:
+        """Deliver what waits for a device, if this session has subscribed to it."""
+        qos = session.subscriptions.get(topic_filter(session.identity))
+        if qos is None or session.identity.module:
+            return
+        delivered = self._unacknowledged[session.identity.client_id]
+        found = await self._in_database(self._due, session.identity.device, set(delivered), qos)
+        if self._unacknowledged[session.identity.client_id] is not delivered:
+            return  # a newer session has begun, and delivers
+        for number, message in found:
+            if number in delivered:
+                continue  # by another flush, meanwhile
+            if qos:
+                delivered.append(number)
+            topic = f"{session.identity.path}/messages/devicebound/{message.bag}"
+            self._deliver(session.identity.client_id, topic, message.body, qos)
+
+    async def acknowledged(self, client_id: str) -> None:
+        delivered = self._unacknowledged.get(client_id)
+        if delivered:
+            await self._in_database(self._store.delete_cloud_message, delivered.popleft())
+
+    def _add(self, message: CloudMessage) -> None:
+        if self._store.count_cloud_messages(message.device) >= PENDING_MAX:
+            raise RequestError(403, f"{PENDING_MAX} messages wait for {message.device} already")
+        self._store.add_cloud_message(message)
+
+    def _due(self, device: str, delivered: set[int], qos: int) -> list[tuple[int, CloudMessage]]:
+        """What is to be delivered now. With QoS 0 nothing will be acknowledged, so it goes."""
+        due = []
+        with self._store.transaction():
+            for number, message in self._store.cloud_messages(device):
+                if number in delivered:
+                    continue
+                expired = message.expiry_ms < time.time() * 1000
+                if expired or message.deliveries >= DELIVERIES_MAX:
+                    log.warning("a message for %s is dropped: it was not taken in time", device)
+                    self._store.delete_cloud_message(number)
+                    continue
+                due.append((number, message))
+                if qos == 0:
+                    self._store.delete_cloud_message(number)
+            self._store.count_delivery(number for number, _ in due)
+        return due
