@@ -1,0 +1,221 @@
+# timeout: 60
+"""iothub.client and twin: what the application sees, on a hub that is played by the test."""
+
+import asyncio
+import json
+
+from iothub import Credentials, HubClient, HubError, client, clock
+from mpy_iothub_mqtt import Pipe, settle
+
+TEXT = "HostName=hub.test;DeviceId=dev;SharedAccessKey=c2VjcmV0"
+GET = "$iothub/twin/GET/?$rid="
+REPORT = "$iothub/twin/PATCH/properties/reported/?$rid="
+
+
+class Hub(Pipe):
+    """A link with a hub behind it that answers at once; `behaviour` changes that."""
+
+    def __init__(self, host="hub.test", port=8883, make_socket=None):
+        super().__init__()
+        self.opened = 0
+        self.error = None
+        self.twin = {"desired": {"a": 1, "$version": 4}, "reported": {"$version": 1}}
+        self.statuses = {}  # of twin requests, by their number
+        self.published = []
+
+    async def open(self, context):
+        self.opened += 1
+        if self.error:
+            raise self.error
+        self.dropped = False
+
+    def push(self):
+        done = super().push()
+        packets = self.take()
+        while packets:
+            size, at, shift = 0, 1, 0
+            while True:
+                size |= (packets[at] & 127) << shift
+                shift += 7
+                at += 1
+                if packets[at - 1] < 128:
+                    break
+            self._answer(packets[0], packets[at : at + size])
+            packets = packets[at + size :]
+        return done
+
+    def _answer(self, first, body):
+        kind = first >> 4
+        if kind == 1:
+            self.feed(b"\x20\x02\0\0")
+        elif kind == 8:
+            self.feed(b"\x90\x03" + body[:2] + b"\0")
+        elif kind == 3:
+            size = body[0] << 8 | body[1]
+            topic = body[2 : 2 + size].decode()
+            if first & 6:
+                self.feed(b"\x40\x02" + body[2 + size : 4 + size])
+                self.published.append((topic, body[4 + size :]))
+            elif topic.startswith(GET):
+                self._answer_twin(topic[len(GET) :], 200, json.dumps(self.twin))
+            elif topic.startswith(REPORT):
+                self.published.append((topic, body[2 + size :]))
+                self._answer_twin(topic[len(REPORT) :], 204, "")
+
+    def _answer_twin(self, rid, status, text):
+        status = self.statuses.get(int(rid), status)
+        suffix = "&$version=7" if status == 204 else ""
+        self.message("$iothub/twin/res/%d/?$rid=%s%s" % (status, rid, suffix), text)
+
+    def message(self, topic, text):
+        body = bytes((len(topic) >> 8, len(topic) & 255)) + topic.encode() + text.encode()
+        self.feed(bytes((0x30, len(body) & 127 | 128, len(body) >> 7)) + body)
+
+    def patch(self, version, desired):
+        desired["$version"] = version
+        topic = "$iothub/twin/PATCH/properties/desired/?$version=%d" % version
+        self.message(topic, json.dumps(desired))
+
+
+client.Link = Hub
+client.tls_context = lambda roots: None
+
+
+class Bench:
+    """A client on a played hub, and all that its callbacks were told."""
+
+    def __init__(self, **options):
+        self.client = HubClient(Credentials.parse(TEXT), [], **options)
+        self.hub = self.client._mqtt.sock
+        self.ups = []
+        self.desired = []
+        self.client.on_connection(lambda up, reason: self.ups.append((up, reason and reason.code)))
+        self.client.on_desired(lambda *args: self.desired.append(args))
+
+    async def __aenter__(self):
+        self.client.start()
+        await self.client.wait_connected(2)
+        await settle()
+        return self
+
+    async def __aexit__(self, *_):
+        await self.client.stop()
+
+
+async def refusal(coroutine):
+    try:
+        await coroutine
+    except HubError as e:
+        return e
+    raise AssertionError("no HubError")
+
+
+async def test_telemetry_topic_and_body():
+    async with Bench() as bench:
+        await bench.client.send(b"hi", {"$.ct": "application/json"})
+        await bench.client.send(b"")
+        assert bench.hub.published == [
+            ("devices/dev/messages/events/$.ct=application%2Fjson", b"hi"),
+            ("devices/dev/messages/events/", b""),
+        ]
+        error = await refusal(bench.client.send(bytes(262145)))
+        assert error.code == "too-large"
+        assert bench.client.connected and bench.client.last_error is None
+
+
+async def test_twin_in_full_after_each_connect_and_then_its_changes():
+    async with Bench() as bench:
+        assert bench.desired == [({"a": 1}, 4, True)]
+        bench.hub.patch(5, {"a": None, "b": 2})
+        await settle()
+        assert bench.desired[1:] == [({"a": None, "b": 2}, 5, False)]
+        second = []
+        bench.client.on_desired(lambda *args: second.append(args))
+        await settle()
+        assert second == [({"a": 1}, 4, True)]
+        assert await bench.client.report({"x": 1}) == 7
+        topic, body = bench.hub.published[-1]
+        assert topic.startswith(REPORT) and json.loads(body) == {"x": 1}
+
+
+async def test_twin_errors_have_codes():
+    async with Bench() as bench:
+        for number, status, code in (
+            (2, 400, "rejected"),
+            (3, 413, "too-large"),
+            (4, 429, "throttled"),
+            (5, 503, "server"),
+        ):
+            bench.hub.statuses[number] = status
+            assert (await refusal(bench.client.report({}))).code == code
+        error = await refusal(bench.client.report({"x": "y" * 32768}))
+        assert error.code == "too-large"
+    assert (await refusal(bench.client.report({}))).code == "closed"
+
+
+async def test_a_callback_that_raises_is_counted():
+    bench = Bench()
+    bench.client.on_desired(lambda: 1)
+    bench.client.on_connection(lambda up, reason: 1 / 0)
+    async with bench:
+        assert bench.client.stats["callback_errors"] == 2
+        await bench.client.send(b"goes on")
+
+
+async def test_without_a_clock_it_says_so_and_connects_once_it_is_set():
+    real = clock.unix
+    clock.unix = lambda: 4
+    bench = Bench()
+    try:
+        bench.client.start()
+        error = await refusal(bench.client.wait_connected(0.2))
+        assert error.code == "clock-not-set" and "1970-01-01T00:00:04Z" in str(error)
+        assert bench.hub.opened == 0
+        clock.unix = real
+        await bench.client.wait_connected(2)
+    finally:
+        clock.unix = real
+        await bench.client.stop()
+
+
+async def test_back_off_doubles_is_capped_and_jittered():
+    bench = Bench()
+    seen = []
+    for _ in range(200):
+        for failures in range(12):
+            bench.client._failures = failures
+            seen.append((failures, bench.client._delay()))
+    for failures in range(12):
+        delays = [delay for count, delay in seen if count == failures]
+        top = min(1000 << failures, 128000)
+        assert top // 2 <= min(delays) < top * 6 // 10
+        assert top * 9 // 10 < max(delays) <= top
+
+
+async def test_start_twice_stop_twice_and_again():
+    bench = Bench()
+    assert bench.client.start() is bench.client.start()
+    await bench.client.wait_connected(2)
+    assert bench.hub.opened == 1
+    await bench.client.stop()
+    await bench.client.stop()
+    assert not bench.client.connected and bench.ups == [(True, None), (False, "stopped")]
+    bench.client.start()
+    await bench.client.wait_connected(2)
+    await bench.client.stop()
+    assert bench.hub.opened == 2
+
+
+async def test_a_failed_connect_is_tried_again():
+    bench = Bench()
+    bench.hub.error = HubError("unreachable", "for a test")
+    bench.client.start()
+    error = await refusal(bench.client.wait_connected(0.1))
+    assert error.code in ("timeout", "unreachable")
+    sending = asyncio.create_task(bench.client.send(b"waits"))
+    await asyncio.sleep_ms(600)
+    assert bench.client.last_error.code == "unreachable"
+    bench.hub.error = None
+    await sending
+    assert bench.client.stats["failures"] >= 1
+    await bench.client.stop()
