@@ -1,0 +1,119 @@
+"""Figures of the whole agent: size of its code, heap, and what the main job needs at least."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from hubfixture import LocalHub
+from measures import Budget, Samples, device, measure
+from vedette_tools import mpy
+
+# What a board does not load: Linux's ports. (The simulated boards of the 32-bit lane do.)
+LINUX_ONLY = ("vedette/ports/unix.mpy", "nettap/linux.mpy")
+BOARD = "armv7m"
+FACTOR = 240
+DEVICE = "bench"
+TWIN = {
+    "microAgent": {
+        "CollectorsCore_PriorityIntervals": "5,30,60",
+        "NetworkActivity_MessageFrequency": "High",
+        "NetworkActivity_OverflowPolicy": "DropNew",
+        "Statistics_MessageFrequency": "Medium",
+    }
+}
+HEAP_STEP = 1024
+MPREMOTE = Path(sys.executable).with_name("mpremote")
+
+
+@measure(Budget("agent.mpy_bytes", "B", 48 * 1024))
+def mpy_bytes() -> Samples:
+    folder = mpy.compile_all(BOARD)
+    files = [path for path in folder.rglob("*.mpy") if not path.match("*/boot.mpy")]
+    wanted = [p for p in files if p.relative_to(folder).as_posix() not in LINUX_ONLY]
+    return {"agent.mpy_bytes": [sum(path.stat().st_size for path in wanted)]}
+
+
+@measure(
+    Budget("agent.heap_steady", "B", 56 * 1024),
+    Budget("agent.heap_min", "B", 80 * 1024),
+    Budget("agent.heap_steady_ram", "B", 88 * 1024),
+)
+def heap() -> Samples:
+    with tempfile.TemporaryDirectory() as folder, running_hub(Path(folder)) as hub:
+        job = Job(hub, Path(folder))
+        return {
+            "agent.heap_steady": job.hour(f"romfs:{job.image}"),
+            "agent.heap_min": [job.least_heap(f"romfs:{job.image}") - job.image.stat().st_size],
+            "agent.heap_steady_ram": job.hour(f"path:{job.code}"),
+        }
+
+
+class Job:
+    """The main job on the 32-bit lane."""
+
+    def __init__(self, hub: LocalHub, folder: Path) -> None:
+        self.hub = hub
+        self.connection_string = hub.create_device(DEVICE)
+        hub.set_twin(DEVICE, TWIN)
+        self.ca = folder / "ca.der"
+        certificate = x509.load_pem_x509_certificate(hub.ca.read_bytes())
+        self.ca.write_bytes(certificate.public_bytes(Encoding.DER))
+        self.code = mpy.compile_all("x86")
+        self.image = folder / "code.romfs"
+        build_romfs(self.code, self.image)
+
+    def hour(self, code: str, heap: str = "1m") -> list[float]:
+        """An hour of simulated time, with the connection cut three times; heap samples."""
+        arguments = (str(FACTOR), code, self.connection_string, str(self.ca))
+        stop = threading.Event()
+        kicker = threading.Thread(target=self._kick, args=(stop,))
+        kicker.start()
+        try:
+            result = device("agent_hour.py", *arguments, lane="32", heap=heap)
+        finally:
+            stop.set()
+            kicker.join()
+        (acknowledged,), (connects,) = result["acknowledged"], result["connects"]
+        if acknowledged < 10 or connects < 3 or result["job_errors"] != [0]:
+            raise RuntimeError(f"the main job did not do its work: {result}")
+        return result["heap"]
+
+    def _kick(self, stop: threading.Event) -> None:
+        while not stop.wait(3600 / FACTOR / 4):
+            self.hub.kick(DEVICE)
+
+    def least_heap(self, code: str) -> int:
+        """The smallest -X heapsize in which the job runs, by bisection."""
+        fails, works = 64 * HEAP_STEP, 400 * HEAP_STEP
+        while works - fails > HEAP_STEP:
+            middle = (fails + works) // 2 // HEAP_STEP * HEAP_STEP
+            try:
+                self.hour(code, str(middle))
+                works = middle
+            except (RuntimeError, subprocess.TimeoutExpired):
+                fails = middle
+        return works
+
+
+def build_romfs(folder: Path, image: Path) -> None:
+    """A ROMFS image of a folder, by mpremote, without what only Linux loads."""
+    command = [MPREMOTE, "romfs", "--output", image, "build", folder]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@contextmanager
+def running_hub(folder: Path) -> Iterator[LocalHub]:
+    hub = LocalHub(folder / "hub")
+    hub.start()
+    try:
+        yield hub
+    finally:
+        hub.stop()
