@@ -10,7 +10,7 @@ import socket
 
 import micropython
 
-PEEK = getattr(socket, "MSGPEEK", 0)
+PEEK = getattr(socket, "MSG_PEEK", 0)
 
 
 def uncounted(token, size):

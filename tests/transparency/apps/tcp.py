@@ -1,0 +1,92 @@
+"""A blocking TCP client of an echo server, that uses all that a socket can do."""
+
+import select
+import socket
+
+from transcript import show
+
+
+def main(port, closed_port):
+    address = socket.getaddrinfo("127.0.0.1", int(port))[0][-1]
+    s = socket.socket()
+    s.settimeout(5)
+    show("connect", s.connect, address)
+    show("connect again", s.connect, address)
+    show("send", s.send, b"one\ntwo\n")
+    show("readline", s.readline)
+    show("readline 2", s.readline, 2)
+    show("read", s.read, 2)
+    show("write", s.write, b"0123456789")
+    show("write part", s.write, b"abcdefgh", 3)
+    show("write slice", s.write, b"abcdefgh", 3, 2)
+    show("peek", s.recv, 4, socket.MSG_PEEK)
+    show("recv", s.recv, 4)
+    buffer = bytearray(11)
+    show("readinto part", s.readinto, buffer, 4)
+    show("readinto", s.readinto, memoryview(buffer)[4:])
+    print(buffer)
+    show("send text", s.send, "héllo")
+    show("read 6", s.read, 6)
+    if hasattr(s, "sendall"):
+        show("sendall", s.sendall, memoryview(b"all of it"))
+        show("read all", s.read, 9)
+    show("print", print, "printed", 7)
+    poll = select.poll()
+    poll.register(s, select.POLLIN | select.POLLOUT)
+    print([event for _, event in poll.poll(0)])
+    print([event for _, event in poll.ipoll(0)])
+    s.setblocking(False)
+    show("read of nothing", s.read, 10)
+    show("readline of nothing", s.readline)
+    show("readinto of nothing", s.readinto, buffer)
+    show("recv of nothing", s.recv, 10)
+    s.setblocking(True)
+    s.settimeout(0.05)
+    show("late read", s.read, 1)
+    show("late readinto", s.readinto, buffer)
+    s.settimeout(5)
+    show("bad send", s.send, 5)
+    show("bad write", s.write, None)
+    show("bad readinto", s.readinto, b"constant")
+    show("bad read", s.read, "x")
+    show("no argument", s.send)
+    show("bad connect", s.connect, 5)
+    for chunk in (b"x" * 100, b"y" * 70000):
+        s.setblocking(False)
+        sent = echoed = 0
+        poll.modify(s, select.POLLIN | select.POLLOUT)
+        while echoed < len(chunk):
+            poll.poll(1000)
+            if sent < len(chunk):
+                sent += s.write(memoryview(chunk)[sent:]) or 0
+            echoed += len(s.read(4096) or b"")
+        print(sent, echoed)
+    s.setblocking(True)
+    with s.makefile("rwb", 0) as f:
+        show("file write", f.write, b"line 1\nline 2\nQUIT\n")
+        print(f.readline(), [line for line in f])
+        show("end", f.read)
+    show("recv after close", s.recv, 1)
+    show("send after close", s.send, b"x")
+    show("close", s.close)
+    t = socket.socket()
+    t.connect(address)
+    f = t.makefile()
+    show("text write", t.write, "grün\nQUIT\n")
+    print(f.readline(), f.read(2), f.readlines())
+    f.close()
+    r = socket.socket()
+    show("refused", r.connect, socket.getaddrinfo("127.0.0.1", int(closed_port))[0][-1])
+    show("not connected", r.send, b"x")
+    r.close()
+    n = socket.socket()
+    n.setblocking(False)
+    show("not waiting", n.connect, address)
+    poll = select.poll()
+    poll.register(n, select.POLLOUT)
+    print([event for _, event in poll.poll(1000)])
+    show("not waiting, again", n.connect, address)
+    show("quit", n.send, b"QUIT\n")
+    n.setblocking(True)
+    show("quit read", n.read)
+    n.close()
