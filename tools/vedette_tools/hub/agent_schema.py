@@ -7,6 +7,8 @@ import importlib.resources
 import json
 from typing import Any
 
+from vedette_tools.hub import strict_json
+
 INTERFACE = "urn:azureiot:Security:SecurityAgent:1"
 
 
@@ -22,7 +24,7 @@ def _validator() -> Any:
 def error_of(body: bytes) -> str | None:
     """What breaks the schema first, with the place, or None where nothing does."""
     try:
-        message = json.loads(body)
+        message = strict_json.loads(body)
     except ValueError as error:
         return f"not JSON: {error}"
     import jsonschema

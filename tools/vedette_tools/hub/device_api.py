@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vedette_tools.hub import agent_schema, bag, twin
-from vedette_tools.hub.clock import utc, utc_now
+from vedette_tools.hub import agent_schema, bag, strict_json, twin
+from vedette_tools.hub.clock import utc_now
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.sessions import Session
@@ -143,9 +143,9 @@ class DeviceApi:
         if session and not session.has_api_version:
             raise RequestError(400, "the user name has no api-version")
         try:
-            patch = json.loads(record.payload)
-        except ValueError:
-            raise RequestError(400, "the reported properties are not JSON") from None
+            patch = strict_json.loads(record.payload)
+        except ValueError as error:
+            raise RequestError(400, f"the reported properties are not JSON: {error}") from None
         updated = twin.update(self._twin(record), "reported", patch, utc_now())
         self._store.set_twin(Identity.from_path(record.path), updated)
         version = updated["properties"]["reported"]["$version"]
@@ -173,32 +173,3 @@ def _event(record: Record) -> Event:
         if error:
             log.warning("%s sent a message that breaks the schema: %s", identity, error)
     return Event(*identity, record.time_ms, text, record.payload, error)
-
-
-def shown(event: Event) -> dict[str, Any]:
-    """An event as `vedette hub events` prints it."""
-    own, system = bag.split(bag.decode(event.bag))
-    document: dict[str, Any] = {
-        "deviceId": event.device,
-        "moduleId": event.module or None,
-        "enqueuedTimeUtc": utc(event.time_ms),
-        "properties": own,
-        "systemProperties": system,
-        **_shown_body(event.body),
-    }
-    if event.schema_error:
-        document["schemaError"] = event.schema_error
-    return document
-
-
-def _shown_body(body: bytes) -> dict[str, Any]:
-    import base64
-
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        return {"body": base64.b64encode(body).decode(), "bodyEncoding": "base64"}
-    try:
-        return {"body": json.loads(text)}
-    except ValueError:
-        return {"body": text}

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from vedette_tools.hub import strict_json
 from vedette_tools.hub.device_api import MethodResult
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
@@ -66,7 +67,7 @@ class Methods:
         finally:
             del self._waiting[key]
         try:
-            answer = json.loads(result.payload) if result.payload else None
+            answer = strict_json.loads(result.payload) if result.payload else None
         except ValueError:
             raise RequestError(502, f"{identity} answered {name} with what is not JSON") from None
         return {"status": result.status, "payload": answer}

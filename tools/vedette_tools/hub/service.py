@@ -15,8 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from vedette_tools.hub import cloud_to_device, sas
-from vedette_tools.hub.device_api import shown
+from vedette_tools.hub import cloud_to_device, event_lines, sas, strict_json
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.hub import Hub
 from vedette_tools.hub.identity import Identity
@@ -116,9 +115,9 @@ def _identity(request: web.Request) -> Identity:
 
 async def _body(request: web.Request) -> Json:
     try:
-        body = json.loads(await request.read())
-    except ValueError:
-        raise RequestError(400, "the body is not JSON") from None
+        body = strict_json.loads(await request.read() or b"{}")
+    except ValueError as error:
+        raise RequestError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise RequestError(400, "the body has to be a JSON object")
     return body
@@ -265,7 +264,7 @@ async def events(request: web.Request) -> web.StreamResponse:
             if found:
                 left -= len(found)
                 after = found[-1][0]
-                lines = [json.dumps({"id": number, **shown(event)}) for number, event in found]
+                lines = [event_lines.line(number, event) for number, event in found]
                 await response.write(("\n".join(lines) + "\n").encode())
             elif follow:
                 await hub.more_events(batches)
