@@ -37,6 +37,14 @@ def decode_key(text):
     return key
 
 
+def split_host(text):
+    """Name and port of "HOST[:PORT]". HubError "credentials" when the port is none."""
+    host, colon, port = text.partition(":")
+    if colon and not (port.isdigit() and 0 < int(port) < 65536):
+        raise HubError("credentials", "the port in HostName is not a number from 1 to 65535")
+    return host, int(port or 8883)
+
+
 def sas(resource, key, expiry, policy=None):
     """A shared access signature for `resource`, valid until `expiry` (Unix seconds)."""
     resource = bag.quote(resource)
@@ -47,11 +55,16 @@ def sas(resource, key, expiry, policy=None):
 
 
 class Credentials:
-    """A device, or one of its modules, with its symmetric key (the bytes, not the base64)."""
+    """A device, or one of its modules, with its symmetric key (the bytes, not the base64).
 
-    def __init__(self, host, device_id, key, module_id=None, port=8883):
+    Or with `certificate`: a pair, the X.509 certificate and its private key, both in DER form
+    (bytes, or paths); `key` is None then.
+    """
+
+    def __init__(self, host, device_id, key, module_id=None, port=8883, certificate=None):
         self.host = host
         self.port = port
+        self.certificate = certificate
         self._key = key
         name = bag.quote(device_id)
         self.client_id = device_id
@@ -81,12 +94,12 @@ class Credentials:
         for name in ("HostName", "DeviceId", "SharedAccessKey"):
             if not given.get(name):
                 raise HubError("credentials", "the connection string has no " + name)
-        host, colon, port = given["HostName"].partition(":")
-        if colon and not (port.isdigit() and 0 < int(port) < 65536):
-            raise HubError("credentials", "the port in HostName is not a number from 1 to 65535")
+        host, port = split_host(given["HostName"])
         key = decode_key(given["SharedAccessKey"])
-        return cls(host, given["DeviceId"], key, given.get("ModuleId"), int(port or 8883))
+        return cls(host, given["DeviceId"], key, given.get("ModuleId"), port)
 
     def password(self, lifetime):
-        """A token that is valid for `lifetime` seconds from now."""
+        """A token that is valid for `lifetime` seconds from now; None with a certificate."""
+        if self.certificate:
+            return None
         return sas(self.host + "/" + bag.unquote(self.path), self._key, clock.unix() + lifetime)

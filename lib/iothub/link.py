@@ -16,7 +16,7 @@ from . import clock
 from .errors import HubError
 
 _TX = const(1536)  # bytes collected before they are written
-_MAX_ROOT = const(4096)  # bytes of a root certificate
+_MAX_DER = const(4096)  # bytes of a certificate or key
 _ADDRESSES = const(4)  # of a host that are tried
 _TCP = const(6)
 _NODELAY = const(1)
@@ -34,23 +34,34 @@ def _writable(sock):
     yield core._io_queue.queue_write(sock)
 
 
-def tls_context(roots):
-    """A context that trusts `roots` only (DER: bytes, or paths of files)."""
+def tls_context(roots, certificate=None):
+    """A context that trusts `roots` only, and shows `certificate`, a pair with its key, if asked.
+
+    All in DER form: bytes, or paths of files.
+    """
     context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
     context.verify_mode = tls.CERT_REQUIRED
     for root in roots:
-        name = "a root certificate"
         try:
-            if isinstance(root, str):
-                name = root
-                with open(root, "rb") as file:
-                    root = file.read(_MAX_ROOT)
-            context.load_verify_locations(root)
-        except OSError:
-            raise HubError("certificate", "cannot read " + name)
+            context.load_verify_locations(_der(root))
         except ValueError:
-            raise HubError("certificate", name + " is not a certificate in DER form")
+            raise HubError("certificate", "a root is not a certificate in DER form")
+    if certificate:
+        try:
+            context.load_cert_chain(_der(certificate[0]), _der(certificate[1]))
+        except ValueError:
+            raise HubError("credentials", "the device's certificate or its key is not in DER form")
     return context
+
+
+def _der(source):
+    if not isinstance(source, str):
+        return source
+    try:
+        with open(source, "rb") as file:
+            return file.read(_MAX_DER)
+    except OSError:
+        raise HubError("certificate", "cannot read " + source)
 
 
 def _explain(error, host):
@@ -78,9 +89,9 @@ def _explain(error, host):
 class Link:
     """`make_socket(family, type, proto)` makes the socket."""
 
-    def __init__(self, host, port, make_socket):
-        self.host = host
-        self.port = port
+    def __init__(self, make_socket):
+        self.host = None
+        self.port = 0
         self._make_socket = make_socket
         self._addresses = None
         self._raw = None
@@ -104,8 +115,10 @@ class Link:
             self._addresses = found[:_ADDRESSES]
         return self._addresses
 
-    async def open(self, context):
+    async def open(self, host, port, context):
         """Connects. The TLS handshake is made with the first write."""
+        if (host, port) != (self.host, self.port):
+            self.host, self.port, self._addresses = host, port, None
         for address in self._resolve():
             try:
                 return await self._open(address, context)

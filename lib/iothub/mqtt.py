@@ -6,7 +6,7 @@ Source: https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html
 """
 
 import asyncio
-from time import ticks_diff, ticks_ms
+from time import ticks_add, ticks_diff, ticks_ms
 
 from micropython import const
 from umqtt.simple import MQTTClient
@@ -26,12 +26,15 @@ _QOS1 = const(0x02)
 _RX = const(1024)  # bytes read at once; a longer message is read into a buffer of its own
 _WINDOW = const(8)  # messages in flight
 _ACKS = const(8)  # acknowledgements that may wait for a packet to end; the hub sends others again
+_PAUSE_MS = const(10)
 _STALL_MS = const(20000)  # without progress in writing
 _PONG_MS = const(20000)  # for the answer to a ping, or half of the keep-alive time
 
 
 class Reply(asyncio.Event):
     """Something awaited from the hub, until `due` (`ticks_ms`)."""
+
+    asked = True  # false while the question itself still waits for a connection
 
     def expect(self, due):
         self.clear()
@@ -68,7 +71,7 @@ class Mqtt(MQTTClient):
     """
 
     def __init__(self, link, keepalive, max_message, on_up, on_message):
-        super().__init__("", link.host, link.port, keepalive=keepalive)
+        super().__init__("", "", keepalive=keepalive)
         self.sock = link  # umqtt's writers collect into it
         self.up = asyncio.Event()  # set from CONNACK until the connection ends
         self.stats = {"sent": 0, "acked": 0, "retried": 0, "pings": 0, "oversized": 0}
@@ -88,16 +91,20 @@ class Mqtt(MQTTClient):
         self._pinged = None
 
     async def _write(self, first, parts, length=0, body=None, writer=None):
-        """Writes a packet: `parts` (text has its length before it), then `length` bytes."""
+        """Writes a packet: `parts` (text has its length before it), then `length` bytes.
+
+        False, and nothing is written, when there is no session.
+        """
         size = length
         for part in parts:
             size += len(part) + 2 if isinstance(part, str) else len(part)
         link = self.sock
         await self._sending.acquire()
-        whole = first != _CONNECT and not self.up.is_set()
+        if first != _CONNECT and not self.up.is_set():
+            self._sending.release()
+            return False
+        whole = False
         try:
-            if whole:
-                raise HubError("closed", "not connected")
             if link.collected:
                 await link.flush()
             header = self._header
@@ -128,6 +135,7 @@ class Mqtt(MQTTClient):
                 link.drop()
         if self._unsent_acks:
             self._push_acks()
+        return True
 
     async def _stream(self, writer, length):
         left = length
@@ -174,7 +182,8 @@ class Mqtt(MQTTClient):
             parts.append(topic_filter)
             parts.append(bytes((qos,)))
         try:
-            await self._write(_SUBSCRIBE, parts)
+            if not await self._write(_SUBSCRIBE, parts):
+                raise HubError("closed", "not connected")
             if await reply.get() > 2:
                 raise HubError("refused", "the hub refused a subscription")
         finally:
@@ -182,7 +191,8 @@ class Mqtt(MQTTClient):
 
     async def publish(self, topic, body):
         """QoS 0."""
-        await self._write(_PUBLISH, (topic,), len(body), body)
+        if not await self._write(_PUBLISH, (topic,), len(body), body):
+            raise HubError("closed", "not connected")
 
     async def publish_acked(self, topic, due, length, body=None, writer=None):
         """QoS 1: returns when the hub has acknowledged it.
@@ -199,11 +209,13 @@ class Mqtt(MQTTClient):
         stats = self.stats
         try:
             while True:
-                if not self.up.is_set():
-                    await wait_until(self.up, due)
+                reply.asked = False
+                await wait_until(self.up, due)
+                reply.asked = True
                 reply.expect(due)
                 try:
-                    await self._write(first, parts, length, body, writer)
+                    if not await self._write(first, parts, length, body, writer):
+                        continue
                     stats["sent"] += 1
                     await reply.get()
                     stats["acked"] += 1
@@ -351,9 +363,20 @@ class Mqtt(MQTTClient):
         self._on_message(topic, None if cut else body[payload:], packet_id)
 
     def goodbye(self):
-        """DISCONNECT, if that can be written at once."""
-        if self.up.is_set() and not self._sending.locked() and not self.sock.collected:
+        """DISCONNECT, if that can be written at once, and the end of the connection."""
+        if self._sending.locked() or self.sock.collected:
+            self.sock.drop()
+        else:
             self.disconnect()
+
+    async def pause(self, limit_ms):
+        """Lets nothing new be sent, and waits until what was sent is answered."""
+        self.up.clear()
+        due = ticks_add(ticks_ms(), limit_ms)
+        while ticks_diff(due, ticks_ms()) > 0 and (
+            self._sending.locked() or any([reply.asked for reply in self.replies.values()])
+        ):
+            await asyncio.sleep_ms(_PAUSE_MS)
 
     def lost(self, error):
         """Ends the session: whoever waits for the hub is told `error`."""

@@ -11,7 +11,7 @@ from micropython import const
 
 from . import bag
 from .errors import HubError
-from .mqtt import Reply
+from .mqtt import Reply, wait_until
 
 RESPONSES = "$iothub/twin/res/"
 DESIRED = "$iothub/twin/PATCH/properties/desired/"
@@ -38,8 +38,10 @@ class Twin:
     async def _request(self, topic, body):
         async with self._requests:
             self._rid = rid = self._rid % 65535 + 1
+            due = ticks_add(ticks_ms(), _ANSWER_MS)
+            await wait_until(self._mqtt.up, due)
             reply = self._mqtt.replies[-rid] = Reply()
-            reply.expect(ticks_add(ticks_ms(), _ANSWER_MS))
+            reply.expect(due)
             try:
                 await self._mqtt.publish(topic % rid, body)
                 return await reply.get()
