@@ -14,14 +14,13 @@ import os
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import LANES, device_environment
-
 from iothub.pki import Authority
+
 from transparency import peers
 
 RUN = Path(__file__).parent / "run.py"
@@ -200,8 +199,9 @@ def test_tls_server(micropython: Path, authorities: Authorities) -> None:
         device = start(
             micropython, way, "tls_server", port, authorities.certificate, authorities.key
         )
+        assert device.stdout and device.stdout.readline() == "ready\n"
         with peers.Relay(port) as relay:
-            echoed = talk_tls(relay.port, port, authorities.client)
+            echoed = talk_tls(relay.port, authorities.client)
             outcomes.append((finish(device), echoed, relay.settled(), port))
     (plain, plain_echo, _, _), (tapped, echo, counts, port) = outcomes
     assert_same(plain, tapped)
@@ -210,8 +210,7 @@ def test_tls_server(micropython: Path, authorities: Authorities) -> None:
     assert sorted((f[7], f[8]) for f in inward if f[7]) == sorted(counts)
 
 
-def talk_tls(port: int, device_port: int, context: ssl.SSLContext) -> bytes:
-    wait_for(device_port)
+def talk_tls(port: int, context: ssl.SSLContext) -> bytes:
     with socket.create_connection(("127.0.0.1", port)) as raw:
         with context.wrap_socket(raw, server_hostname="localhost") as s:
             s.settimeout(LIMIT_S)
@@ -222,12 +221,6 @@ def talk_tls(port: int, device_port: int, context: ssl.SSLContext) -> bytes:
             return echoed
 
 
-def wait_for(port: int) -> None:
-    for line in iter(lambda: Path("/proc/net/tcp").read_text(), None):
-        if f":{port:04X} 00000000:0000 0A" in line:
-            return
-
-
 def test_mqtt(micropython: Path, tmp_path: Path) -> None:
     with peers.broker(tmp_path) as backend:
         both_ways(micropython, "mqtt", backend)
@@ -236,7 +229,3 @@ def test_mqtt(micropython: Path, tmp_path: Path) -> None:
 def test_requests(micropython: Path) -> None:
     with peers.serving(peers.Web) as backend:
         both_ways(micropython, "web", backend)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -24,6 +24,7 @@ async def serve(port, cert, key):
         ended.set()
 
     server = await asyncio.start_server(echo, "127.0.0.1", port, ssl=context)
+    print("ready")
     await asyncio.wait_for(ended.wait(), 20)
     server.close()
     await server.wait_closed()

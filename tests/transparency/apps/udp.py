@@ -33,7 +33,7 @@ def main(port, own_port):
     server.settimeout(5)
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     client.settimeout(5)
-    for i in range(3):
+    for _ in range(3):
         client.sendto(b"question", here)
         question, sender = server.recvfrom(100)
         show("answer", server.sendto, question * 2, sender)

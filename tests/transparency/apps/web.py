@@ -4,7 +4,7 @@ import requests
 
 
 def main(port):
-    base = "http://127.0.0.1:%s" % port
+    base = "http://127.0.0.1:" + port
     for path in ("/", "/missing"):
         r = requests.get(base + path)
         print(path, r.status_code, r.content)
