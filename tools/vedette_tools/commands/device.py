@@ -118,6 +118,24 @@ def send(
     )
 
 
+@app.command()
+@user_errors
+def enrol(
+    device: Annotated[str, typer.Argument(help="The registration id.")],
+    device_id: Annotated[
+        str | None, typer.Option(help="The device id that it leads to, if it is another.")
+    ] = None,
+) -> None:
+    """Enrol a device individually with the provisioning service, and print as JSON what it needs
+    to provision itself."""
+    hub = HubConnection.find()
+    path = f"/enrollments/{identity_path(device, None)}"
+    enrolment = hub.request("PUT", path, {"deviceId": device_id or ""})
+    where = hub.request("GET", "/vedette/provisioning")
+    key = enrolment["attestation"]["symmetricKey"]["primaryKey"]
+    typer.echo(json.dumps({**where, "registrationId": device, "key": key}))
+
+
 def _json(text: str) -> Any:
     try:
         return json.loads(text)

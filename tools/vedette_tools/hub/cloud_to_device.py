@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 from vedette_tools.hub import bag
+from vedette_tools.hub.database import Database
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.sessions import Session
-from vedette_tools.hub.store import CloudMessage, Store
+from vedette_tools.hub.store import CloudMessage
 
 log = logging.getLogger("vedette.hub.c2d")
 
@@ -27,7 +27,6 @@ DELIVERIES_MAX = 10
 LIFETIME_S = 3600
 LIFETIME_MAX_S = 2 * 86400
 
-InDatabase = Callable[..., Awaitable[Any]]
 Deliver = Callable[[str, str, bytes, int], None]  # client id, topic, payload, QoS
 
 
@@ -36,9 +35,9 @@ def topic_filter(identity: Identity) -> str:
 
 
 class CloudToDevice:
-    def __init__(self, store: Store, in_database: InDatabase, deliver: Deliver) -> None:
-        self._store = store
-        self._in_database = in_database
+    def __init__(self, database: Database, deliver: Deliver) -> None:
+        self._database = database
+        self._store = database.store
         self._deliver = deliver
         self._unacknowledged: dict[str, deque[int]] = {}  # client id -> numbers, oldest first
 
@@ -56,11 +55,11 @@ class CloudToDevice:
             bag.encode({**system, **properties}),
             body,
         )
-        await self._in_database(self._add, message)
+        await self._database.run(self._add, message)
 
     async def purge(self, identity: Identity) -> int:
         """Drop what waits for a device; returns how many messages that were."""
-        return int(await self._in_database(self._store.delete_cloud_messages, identity.device))
+        return await self._database.run(self._store.delete_cloud_messages, identity.device)
 
     def begin(self, session: Session) -> None:
         """A session is new: it has been delivered nothing yet."""
@@ -72,7 +71,7 @@ class CloudToDevice:
         if qos is None or session.identity.module:
             return
         delivered = self._unacknowledged[session.identity.client_id]
-        found = await self._in_database(self._due, session.identity.device, set(delivered), qos)
+        found = await self._database.run(self._due, session.identity.device, set(delivered), qos)
         if self._unacknowledged[session.identity.client_id] is not delivered:
             return  # a newer session has begun, and delivers
         for number, message in found:
@@ -86,7 +85,7 @@ class CloudToDevice:
     async def acknowledged(self, client_id: str) -> None:
         delivered = self._unacknowledged.get(client_id)
         if delivered:
-            await self._in_database(self._store.delete_cloud_message, delivered.popleft())
+            await self._database.run(self._store.delete_cloud_message, delivered.popleft())
 
     def _add(self, message: CloudMessage) -> None:
         if self._store.count_cloud_messages(message.device) >= PENDING_MAX:

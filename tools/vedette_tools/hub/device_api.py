@@ -61,7 +61,8 @@ class Kick:
 
 
 Effect = Reply | MethodResult | Kick | Record
-"""A Record among the effects is a change of the session itself (subscribe, disconnect, ...)."""
+"""A Record among the effects is a change of the session (subscribe, disconnect, ...), or for the
+provisioning service."""
 
 
 class DeviceApi:
@@ -84,7 +85,7 @@ class DeviceApi:
         events: list[Event] = []
         with self._store.transaction():
             for record in records:
-                if record.kind != PUBLISH:
+                if record.kind != PUBLISH or record.topic.startswith("$dps/"):
                     self._remember(record)
                     effects.append(record)
                 elif record.topic.startswith("devices/"):

@@ -19,7 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
-from vedette_tools.hub import plugin, service
+from vedette_tools.hub import plugin, provisioning, service
 from vedette_tools.hub.broker import BrokerConfig, choose_port
 from vedette_tools.hub.certificates import Certificates
 from vedette_tools.hub.errors import HubStartError
@@ -67,6 +67,7 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
     hub = Hub(
         options.state,
         BrokerConfig(options.state, library, certificates, addresses, mqtt_port),
+        host if mqtt_port == 8883 else f"{host}:{mqtt_port}",
     )
     try:
         await hub.start()
@@ -78,6 +79,11 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
                 "mqtt_host": host,
                 "mqtt_port": mqtt_port,
                 "https_port": https_port,
+                "dps_host": host,
+                "dps_port": mqtt_port,
+                "dps_scope": hub.provisioning.scope,
+                "dps_group_id": provisioning.DEFAULT_GROUP,
+                "dps_group_key": hub.provisioning.group_key(provisioning.DEFAULT_GROUP),
             }
             write_private(options.state / CONNECTION_FILE, json.dumps(connection).encode())
             ready(connection)

@@ -93,12 +93,8 @@ class Registry(dict[Identity, Json]):
             return ()
         return tuple(record["authentication"]["symmetricKey"].values())
 
-    def modules_of(self, device: str) -> list[Json]:
-        return [
-            record
-            for identity, record in self.items()
-            if identity.device == device and identity.module
-        ]
+    def devices(self) -> list[Identity]:
+        return [identity for identity in self if not identity.module]
 
-    def devices(self) -> list[Json]:
-        return [record for identity, record in self.items() if not identity.module]
+    def modules_of(self, device: Identity) -> list[Identity]:
+        return [each for each in self if each.device == device.device and each.module]

@@ -6,8 +6,8 @@ Paths and bodies: Microsoft's "IoT Hub REST API reference". The api-version is n
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -19,10 +19,10 @@ from vedette_tools.hub import cloud_to_device, event_lines, sas, strict_json
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.hub import Hub
 from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.provisioning import GROUP, INDIVIDUAL
 
 POLICY = "iothubowner"
 BODY_MAX = 1 << 20
-EVENTS_AT_ONCE = 500
 
 Json = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -63,9 +63,19 @@ def application(hub: Hub) -> web.Application:
             web.post("/twins/{device}/modules/{module}/methods", invoke_method),
             web.post("/vedette/messages/{device}", send_to_device),
             web.delete("/devices/{device}/commands", purge_messages),
+            *(
+                route
+                for kind in (INDIVIDUAL, GROUP)
+                for route in (
+                    web.get(f"/{{kind:{kind}}}/{{name}}", get_enrolment),
+                    web.put(f"/{{kind:{kind}}}/{{name}}", put_enrolment),
+                    web.delete(f"/{{kind:{kind}}}/{{name}}", delete_enrolment),
+                )
+            ),
             web.get("/vedette/events", events),
             web.get("/vedette/count", count),
-            web.get("/vedette/identities", identities),
+            web.get("/vedette/provisioning", provisioning),
+            web.get("/vedette/identities", list_identities),
             web.get("/vedette/processes", processes),
             web.post("/vedette/kick/{device}", kick),
             web.post("/vedette/kick/{device}/modules/{module}", kick),
@@ -134,30 +144,30 @@ def _number(request: web.Request, name: str, default: int = 0) -> int:
 
 
 async def list_devices(request: web.Request) -> web.Response:
-    hub = request.app[HUB]
-    records = hub.registry.devices()[: _number(request, "top", 1000)]
-    return web.json_response([hub.record(Identity(record["deviceId"])) for record in records])
+    identities = request.app[HUB].identities
+    devices = identities.registry.devices()[: _number(request, "top", 1000)]
+    return web.json_response([identities.record(device) for device in devices])
 
 
 async def list_modules(request: web.Request) -> web.Response:
-    hub, device = request.app[HUB], _identity(request)
-    hub.record(device)
-    names = [record["moduleId"] for record in hub.registry.modules_of(device.device)]
-    return web.json_response([hub.record(Identity(device.device, name)) for name in names])
+    identities, device = request.app[HUB].identities, _identity(request)
+    identities.record(device)
+    modules = identities.registry.modules_of(device)
+    return web.json_response([identities.record(module) for module in modules])
 
 
 async def get_identity(request: web.Request) -> web.Response:
-    return _identity_response(await request.app[HUB].described(_identity(request)))
+    return _identity_response(await request.app[HUB].identities.described(_identity(request)))
 
 
 async def put_identity(request: web.Request) -> web.Response:
     hub, identity = request.app[HUB], _identity(request)
-    await hub.put_identity(identity, await _body(request), request.headers.get("If-Match"))
-    return _identity_response(await hub.described(identity))
+    await hub.identities.put(identity, await _body(request), request.headers.get("If-Match"))
+    return _identity_response(await hub.identities.described(identity))
 
 
 async def delete_identity(request: web.Request) -> web.Response:
-    await request.app[HUB].delete_identity(_identity(request), request.headers.get("If-Match"))
+    await request.app[HUB].identities.delete(_identity(request), request.headers.get("If-Match"))
     return web.Response(status=204)
 
 
@@ -170,12 +180,12 @@ def _identity_response(record: Json) -> web.Response:
 
 async def get_twin(request: web.Request) -> web.Response:
     hub, identity = request.app[HUB], _identity(request)
-    return await _twin_response(hub, identity, await hub.twin(identity))
+    return await _twin_response(hub, identity, await hub.identities.twin(identity))
 
 
 async def update_twin(request: web.Request) -> web.Response:
     hub, identity = request.app[HUB], _identity(request)
-    updated = await hub.update_twin(
+    updated = await hub.identities.update_twin(
         identity,
         await _body(request),
         request.headers.get("If-Match"),
@@ -185,7 +195,7 @@ async def update_twin(request: web.Request) -> web.Response:
 
 
 async def _twin_response(hub: Hub, identity: Identity, twin: Json) -> web.Response:
-    record = await hub.described(identity)
+    record = await hub.identities.described(identity)
     shared = ("deviceId", "moduleId", "status", "statusUpdatedTime", "lastActivityTime",
               "connectionState", "cloudToDeviceMessageCount", "capabilities")  # fmt: skip
     document = {key: record[key] for key in shared if key in record}
@@ -235,58 +245,75 @@ def _message_body(message: Json) -> bytes:
 
 async def purge_messages(request: web.Request) -> web.Response:
     hub, identity = request.app[HUB], _identity(request)
-    hub.record(identity)
+    hub.identities.record(identity)
     count = await hub.cloud_to_device.purge(identity)
     return web.json_response(
         {"deviceId": identity.device, "totalMessagesPurged": count, "moduleId": None}
     )
 
 
+# --- enrolments of the provisioning service ---
+
+
+async def get_enrolment(request: web.Request) -> web.Response:
+    names = request.match_info
+    return web.json_response(request.app[HUB].provisioning.get(names["kind"], names["name"]))
+
+
+async def put_enrolment(request: web.Request) -> web.Response:
+    names = request.match_info
+    enrolment = await request.app[HUB].provisioning.put(
+        names["kind"], names["name"], await _body(request)
+    )
+    return web.json_response(enrolment)
+
+
+async def delete_enrolment(request: web.Request) -> web.Response:
+    names = request.match_info
+    await request.app[HUB].provisioning.delete(names["kind"], names["name"])
+    return web.Response(status=204)
+
+
 # --- the hub's own ---
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Events as JSON lines, each with its number `id`: those after `after`, or the last `last`;
-    of one `device`; since `since` (ms since 1970); `limit` in all; `follow=1` goes on for ever."""
-    hub = request.app[HUB]
-    device, since = request.query.get("device"), _number(request, "since")
-    left = _number(request, "limit", 1 << 60)
-    after = _number(request, "after")
-    if last := _number(request, "last"):
-        after = await hub.event_before_last(last, device)
-    follow = request.query.get("follow") == "1"
+    """Events as JSON lines, each with its number `id`: those after `after`, or the `last` so many;
+    of one `device`; since `since` (ms since 1970); `follow=1` goes on for ever."""
+    found = request.app[HUB].events.read(
+        after=_number(request, "after"),
+        last=_number(request, "last"),
+        device=request.query.get("device"),
+        since_ms=_number(request, "since"),
+        follow=request.query.get("follow") == "1",
+    )
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
-    try:
-        while left > 0:
-            batches = hub.batches
-            found = await hub.events(after, min(left, EVENTS_AT_ONCE), device, since)
-            if found:
-                left -= len(found)
-                after = found[-1][0]
-                lines = [event_lines.line(number, event) for number, event in found]
-                await response.write(("\n".join(lines) + "\n").encode())
-            elif follow:
-                await hub.more_events(batches)
-            else:
-                break
-    except (ConnectionError, asyncio.CancelledError):
-        pass  # the reader went away, or the hub ends
+    with contextlib.suppress(ConnectionError):  # the reader went away
+        async for batch in found:
+            lines = [event_lines.line(number, event) for number, event in batch]
+            await response.write(("\n".join(lines) + "\n").encode())
     return response
 
 
 async def count(request: web.Request) -> web.Response:
     """How many messages are stored."""
-    return web.json_response({"events": await request.app[HUB].count_events()})
+    return web.json_response({"events": await request.app[HUB].events.count()})
 
 
-async def identities(request: web.Request) -> web.Response:
+async def list_identities(request: web.Request) -> web.Response:
     """All devices and modules, without their keys."""
     hub = request.app[HUB]
-    records = [hub.record(identity) for identity in sorted(hub.registry)]
+    records = [hub.identities.record(identity) for identity in sorted(hub.identities.registry)]
     for record in records:
         del record["authentication"]
     return web.json_response(records)
+
+
+async def provisioning(request: web.Request) -> web.Response:
+    """Where devices provision themselves."""
+    hub = request.app[HUB]
+    return web.json_response({"scope": hub.provisioning.scope, "host": hub.device_host})
 
 
 async def processes(request: web.Request) -> web.Response:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
@@ -60,6 +60,11 @@ class Sessions:
         self._registry = registry
         self._kick = kick
         self._forget = forget
+
+    def remember(self, subscriptions: Callable[[], Iterable[tuple[Identity, str, int]]]) -> None:
+        """Take over the subscriptions of persistent sessions from an earlier run."""
+        for identity, topic_filter, qos in subscriptions():
+            self.remembered.setdefault(identity, {})[topic_filter] = qos
 
     def of(self, identity: Identity) -> Session | None:
         return self._of.get(identity)

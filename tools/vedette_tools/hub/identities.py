@@ -1,0 +1,135 @@
+"""What the service side does with identities and their twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vedette_tools.hub import registry, twin
+from vedette_tools.hub.clock import utc_now
+from vedette_tools.hub.database import Database
+from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.registry import Registry
+from vedette_tools.hub.sessions import Session, Sessions
+
+Json = dict[str, Any]
+
+
+class Identities:
+    def __init__(
+        self,
+        database: Database,
+        known: Registry,
+        sessions: Sessions,
+        kick: Callable[[Session], None],
+        push_desired: Callable[[Session, Json], None],
+    ) -> None:
+        """`kick` is to close a session, `push_desired` to tell it of a change."""
+        self.registry = known
+        self._database = database
+        self._store = database.store
+        self._sessions = sessions
+        self._kick = kick
+        self._push_desired = push_desired
+
+    async def put(self, identity: Identity, request: Json, if_match: str | None) -> Json:
+        """Create an identity, or update it where `if_match` fits. Errors: RequestError."""
+        old = self.registry.get(identity)
+        if identity.module and Identity(identity.device) not in self.registry:
+            raise RequestError(404, f"there is no device {identity.device!r}")
+        if old is None and if_match:
+            raise RequestError(404, f"there is no {str(identity)!r} to update")
+        if old is not None:
+            if not if_match:
+                raise RequestError(409, f"{str(identity)!r} is there already")
+            _check_etag(old["etag"], if_match)
+        now = utc_now()
+        record = registry.apply(old or registry.new_record(identity, now), request)
+        self.registry[identity] = record
+        document = {**twin.new(now), "etag": registry.new_etag()}
+        await self._database.run(self._store.put_identity, identity, record, document)
+        if record.get("status") == "disabled" and (session := self._sessions.of(identity)):
+            self._kick(session)
+        return record
+
+    async def assign(self, identity: Identity, authentication: Json) -> None:
+        """Make sure that an identity is there, and has these keys."""
+        if_match = "*" if identity in self.registry else None
+        await self.put(identity, {"authentication": authentication}, if_match)
+
+    async def delete(self, identity: Identity, if_match: str | None) -> None:
+        """Errors: RequestError."""
+        _check_etag(self.record(identity)["etag"], if_match)
+        for other in list(self.registry):
+            if other == identity or (not identity.module and other.device == identity.device):
+                del self.registry[other]
+                self._sessions.remembered.pop(other, None)
+                if session := self._sessions.of(other):
+                    self._kick(session)
+        await self._database.run(self._store.delete_identity, identity)
+
+    def record(self, identity: Identity) -> Json:
+        """An identity's record as it is now. Errors: RequestError (404)."""
+        record = self.registry.get(identity)
+        if record is None:
+            raise RequestError(404, f"there is no {str(identity)!r}")
+        connected = self._sessions.of(identity) is not None
+        return {**record, "connectionState": "Connected" if connected else "Disconnected"}
+
+    async def described(self, identity: Identity) -> Json:
+        """A record with what has to be looked up. Errors: RequestError (404)."""
+        record = self.record(identity)
+        if not identity.module:
+            record["cloudToDeviceMessageCount"] = await self._database.run(
+                self._store.count_cloud_messages, identity.device
+            )
+        return record
+
+    async def twin(self, identity: Identity) -> Json:
+        """Errors: RequestError (404)."""
+        self.record(identity)
+        document: Json = await self._database.run(self._store.twin, identity)
+        return document
+
+    async def update_twin(
+        self, identity: Identity, request: Json, if_match: str | None, *, replace: bool
+    ) -> Json:
+        """Patch a twin's desired properties and tags, or replace them. Errors: RequestError."""
+        self.record(identity)
+        updated: Json = await self._database.run(
+            self._update_twin, identity, request, if_match, replace
+        )
+        desired = _desired_of(request)
+        session = self._sessions.of(identity)
+        if desired is not None and session:
+            version = updated["properties"]["desired"]["$version"]
+            self._push_desired(session, {**twin.properties(desired), "$version": version})
+        return updated
+
+    def _update_twin(
+        self, identity: Identity, request: Json, if_match: str | None, replace: bool
+    ) -> Json:
+        with self._store.transaction():
+            document: Json = self._store.twin(identity)
+            _check_etag(document["etag"], if_match)
+            if (tags := request.get("tags")) is not None:
+                document = twin.update_tags(document, tags, replace=replace)
+            if (desired := _desired_of(request)) is not None:
+                document = twin.update(document, "desired", desired, utc_now(), replace=replace)
+            document = {**document, "etag": registry.new_etag()}
+            self._store.set_twin(identity, document)
+        return document
+
+
+def _desired_of(request: Json) -> Any:
+    properties = request.get("properties") or {}
+    if not isinstance(properties, dict):
+        raise RequestError(400, "properties has to be a JSON object")
+    return properties.get("desired")
+
+
+def _check_etag(etag: str, if_match: str | None) -> None:
+    """Errors: RequestError (412) where a request is for another version."""
+    if if_match and if_match.strip('"') not in ("*", etag):
+        raise RequestError(412, "the etag is not that of the current version")
