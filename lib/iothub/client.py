@@ -242,7 +242,7 @@ class HubClient:
                     raise self._fault or HubError("closed", "the connection broke")
                 elif (
                     self._renew
-                    or age * 8 > self._token_lifetime * 7
+                    or age * 4 >= self._token_lifetime * 3
                     or abs(clock.unix() - clock.uptime() - offset) > _MAX_JUMP_S
                 ):
                     await self._mqtt.pause(self._token_lifetime * 50)  # a twentieth of it

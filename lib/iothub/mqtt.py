@@ -25,7 +25,7 @@ _QOS1 = const(0x02)
 
 _RX = const(1024)  # bytes read at once; a longer message is read into a buffer of its own
 _WINDOW = const(8)  # messages in flight
-_ACKS = const(8)  # acknowledgements that may wait for a packet to end; the hub sends others again
+_ACKS = const(64)  # that wait for a packet to end: more than a hub has under way (50)
 _PAUSE_MS = const(10)
 _STALL_MS = const(20000)  # without progress in writing
 _PONG_MS = const(20000)  # for the answer to a ping, or half of the keep-alive time

@@ -1,7 +1,8 @@
 """On MicroPython: a HubClient that does what JSON lines on stdin say, and tells what happens.
 
-probe.py CONFIG   CONFIG is JSON: connection_string, ca, and the client's options. Each line out is
-an object with "event". With "lag" in CONFIG a 5 ms ticker measures how late the loop gets.
+probe.py CONFIG   CONFIG is JSON: connection_string, ca, and the client's options; also "lag" (a
+5 ms ticker measures how late the loop gets), "methods" and "messages" (it takes them). Each line
+out is an object with "event".
 """
 
 import asyncio
@@ -107,10 +108,24 @@ async def obey(client, ticker, order):
         tell("stopped")
 
 
+async def slow(payload):
+    await asyncio.sleep(payload["seconds"])
+    return 202, {"slept": payload["seconds"]}
+
+
+def fail(payload):
+    return payload["missing"]
+
+
+def on_message(body, properties):
+    tell("message", body=str(body, "utf-8"), properties=properties)
+
+
 async def main(config):
     credentials = iothub.Credentials.parse(config.pop("connection_string"))
+    wants = {name: config.pop(name, False) for name in ("lag", "methods", "messages")}
     ticker = Ticker()
-    if config.pop("lag", False):
+    if wants["lag"]:
         asyncio.create_task(ticker.run())
     client = iothub.HubClient(credentials, socket=small_socket, **config)
 
@@ -122,6 +137,13 @@ async def main(config):
     client.on_desired(
         lambda desired, version, full: tell("desired", desired=desired, version=version, full=full)
     )
+    if wants["methods"]:
+        client.on_method("echo", lambda payload: (200, {"got": payload}))
+        client.on_method("slow", slow)
+        client.on_method("fail", fail)
+        client.on_method("big", lambda payload: (200, "x" * 140000))
+    if wants["messages"]:
+        client.on_message(on_message)
     client.start()
     orders = asyncio.StreamReader(sys.stdin)
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,38 @@ def test_the_hub_is_restarted_under_load(
         probe.expect("desired", desired={"after": True})
     bodies = {event["body"] for event in own_hub.wait_events("restart", lambda e: len(e) >= 60)}
     assert bodies >= set(range(60))
+
+
+def renew(lane: str, hub: LocalHub, root: Path, lifetime: int, seconds: int) -> None:
+    """Sends without a break while tokens of `lifetime` seconds run out one after another."""
+    name = f"renew-{lane}-{lifetime}"
+    text = hub.create_device(name)
+    with device(lane, hub, root, text, token_lifetime=lifetime, lag=True) as probe:
+        probe.expect("desired", full=True)
+        end = time.monotonic() + seconds
+        numbers = []
+        while time.monotonic() < end:
+            numbers.append(probe.do("send", body=str(len(numbers))))
+            numbers.append(probe.do("stream", size=5000, properties={"n": str(len(numbers))}))
+            time.sleep(0.05)
+        for number in numbers:
+            probe.outcome(number)
+        assert not [t for t in probe.told if t["event"] == "connection" and not t["up"]]
+        assert not [t for t in probe.told if t["event"] == "error"]
+        probe.do("stats")
+        stats = probe.expect("stats")
+        assert stats["failures"] == 0 and stats["retried"] == 0
+        assert seconds // lifetime <= stats["renewals"] <= 2 * seconds // lifetime
+    events = hub.wait_events(name, lambda found: len(found) >= len(numbers))
+    marks = [e["properties"].get("n") or str(e["body"]) for e in events]
+    assert sorted(map(int, marks)) == list(range(len(numbers)))
+
+
+def test_tokens_are_renewed_without_loss(lane: str, hub: LocalHub, root: Path) -> None:
+    renew(lane, hub, root, lifetime=4, seconds=11)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_tokens_of_20_seconds_for_5_minutes(lane: str, hub: LocalHub, root: Path) -> None:
+    renew(lane, hub, root, lifetime=20, seconds=300)
