@@ -19,20 +19,16 @@ def uncounted(token, size):
 
 
 def counting(count):
-    """Return (stop, current, sized, data), all of which count by `count(token, size) -> 1 or 0`.
+    """Return (stop, sized, data), which count by `count(token, size) -> 1 or 0`.
 
-    stop() ends the counting, in all wrappers. current(token, size) counts once.
-    sized(call, missed) wraps a method that takes a buffer and returns the number of bytes,
-    data(call, missed) one that returns the bytes. Where the token is stale, missed(size, bytes)
-    counts, and returns a new one.
+    stop() ends the counting, in all wrappers. sized(call, missed) wraps a method that takes a
+    buffer and returns the number of bytes, data(call, missed) one that returns the bytes. Where
+    the token is stale, missed(size, bytes) counts, and returns a new one.
     """
 
     def stop():
         nonlocal count
         count = uncounted
-
-    def current(token, size):
-        return count(token, size)
 
     def sized(call, missed):
         token = 0
@@ -62,7 +58,7 @@ def counting(count):
 
         return method
 
-    return stop, current, sized, data
+    return stop, sized, data
 
 
 def _flagged(call, missed, size, rest):

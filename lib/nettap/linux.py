@@ -13,7 +13,7 @@ import time
 from micropython import const
 
 _SHARE = const(100)  # look-ups may take a hundredth of the time,
-_BURST_US = const(20_000)  # and this much at once
+_BURST_US = const(1_000)  # and this much at once
 _TIMEOUT_S = const(1)
 
 # sock_diag(7), linux/netlink.h, linux/inet_diag.h.

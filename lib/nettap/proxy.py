@@ -33,7 +33,17 @@ _INET6 = getattr(_native, "AF_INET6", None)
 _STREAM = _native.SOCK_STREAM
 _DGRAM = _native.SOCK_DGRAM
 
-_WRAPPED = ("send", "readinto", "recv_into", "recv")
+# The methods that move bytes: IN and OUT return the size, _RESULT the bytes received.
+_RESULT = const(2)
+_WAYS = {
+    "send": _OUT,
+    "write": _OUT,
+    "readinto": _IN,
+    "recv_into": _IN,
+    "recv": _RESULT,
+    "read": _RESULT,
+    "readline": _RESULT,
+}
 
 
 def known(address):
@@ -47,43 +57,25 @@ class _Proxy(io.IOBase):
     _poller = None
 
     def __getattr__(self, name):
-        # The native stream's. What is called most often is wrapped, once.
+        # The native stream's. What moves bytes is wrapped, at its first use.
         method = getattr(self._native, name)
-        if name == "send":
-            method = self._tap.sized[_OUT](method, self._missed_out)
-        elif name == "readinto" or name == "recv_into":
-            method = self._tap.sized[_IN](method, self._missed_in)
-        elif name == "recv":
-            method = self._tap.data(method, self._missed_in)
-        else:
+        way = _WAYS.get(name)
+        if way is None:
             return _whole(method, self._missed_out) if name == "sendall" else method
+        missed = self._missed_out if way == _OUT else self._missed_in
+        method = self._tap.wrap[way](method, missed)
         setattr(self, name, method)
         return method
-
-    def read(self, size=-1):
-        return self._got(self._native.read(size))
-
-    def readline(self, size=-1):
-        return self._got(self._native.readline(size))
-
-    def write(self, data, *part):
-        size = self._native.write(data, *part) if part else self._native.write(data)
-        if size is not None:
-            self._moved(_OUT, size, data)
-        return size
-
-    def _got(self, data):
-        if data is not None:  # a text file's data counts in characters
-            size = len(data.encode() if isinstance(data, str) else data)
-            self._moved(_IN, size, data)
-        return data
 
     def __repr__(self):
         return repr(self._native)
 
     def ioctl(self, request, argument):
         if request == _GET_FILENO:
-            return self._native.fileno() if hasattr(self._native, "fileno") else -_EINVAL
+            try:
+                return self._native.fileno()
+            except AttributeError:
+                return -_EINVAL
         if request == _POLL:
             return self._poll(argument)
         if request == _CLOSE:
@@ -112,8 +104,7 @@ class Socket(_Proxy):
     _remote = None
     _way = _OUT
     _app = 0
-    _flow = 0  # the token of what it is connected to
-    _token = 0  # the same, from the first transfer on
+    _token = 0  # of what it is connected to
     _peer = None  # UDP: the address of the last datagram that had one
     _peer_token = 0
     _refused_ms = 0
@@ -145,15 +136,15 @@ class Socket(_Proxy):
             if remote == self._remote:  # asks how a connect goes on
                 return
             if self._remote:  # the wrappers have a token of another flow
-                for name in _WRAPPED:
+                for name in _WAYS:
                     if name in self.__dict__:
                         delattr(self, name)
             self._remote = remote
-            self._flow = self._token = 0
+            self._token = 0
             if open and not self._udp:
                 self._begin()
             elif not self._udp:
-                self._flow = self._open(_OUT, remote)
+                self._token = self._open(_OUT, remote)
         except Exception:
             self._tap.swallow()
 
@@ -217,14 +208,16 @@ class Socket(_Proxy):
         self._tap.closing(self)
         return self._native.close()
 
-    def _moved(self, way, size, data):
-        if not self._tap.count[way](self._token, size):
-            self._missed(way, size, data)
-
     def _missed_in(self, size, data):
+        if self._held and self._app & _LOOKED:
+            self._held[_IN] += size
+            return 0
         return self._missed(_IN, size, data)
 
     def _missed_out(self, size, data):
+        if self._held and self._app & _LOOKED:
+            self._held[_OUT] += size
+            return 0
         return self._missed(_OUT, size, data)
 
     def _missed(self, way, size, data):
@@ -236,24 +229,23 @@ class Socket(_Proxy):
             if not self._app & _LOOKED and not self._udp:
                 app = protocols.by_use(data, size, self._app)
                 if app != self._app:
-                    self._tap.sink.set_app(self._flow, app)
+                    self._tap.sink.set_app(self._token, app)
                 self._app = app | _LOOKED
-            if self._flow < 0 and not self._udp:  # a refused connection is one sighting, not many
+            if self._token < 0 and not self._udp:  # a refused connection is one sighting, not many
                 if time.ticks_diff(time.ticks_ms(), self._refused_ms) < _RETRY_MS:
                     return 0
             count = self._tap.count[way]
-            if not self._held and not count(self._flow, size):
+            if not self._held and not count(self._token, size):
                 if self._udp:
-                    self._flow = self._open(way, self._remote or (None, 0))
+                    self._token = self._open(way, self._remote or (None, 0))
                 else:
                     self._begin()
                 if not self._held:
-                    count(self._flow, size)
+                    count(self._token, size)
             if self._held:
                 self._held[way] += size
                 return 0
-            self._token = self._flow
-            return self._flow
+            return self._token
         except Exception:
             self._tap.swallow()
             return 0
@@ -275,7 +267,7 @@ class Socket(_Proxy):
     def _begin(self):
         # Opens the TCP flow, or holds it back until its local end is looked up.
         if self._complete(self._remote[0]):
-            self._flow = self._open(self._way, self._remote)
+            self._token = self._open(self._way, self._remote)
         else:
             self._held = [0, 0]
             self._tap.hold(self)
@@ -285,10 +277,10 @@ class Socket(_Proxy):
         held, self._held = self._held, None
         if end:
             self._local = (known(end[0]), end[1])
-        self._flow = self._open(self._way, self._remote)
+        self._token = self._open(self._way, self._remote)
         for way in (_IN, _OUT):
             if held[way]:
-                self._tap.count[way](self._flow, held[way])
+                self._tap.count[way](self._token, held[way])
 
     def _open(self, way, remote):
         app = self._app & ~_LOOKED or protocols.by_port(remote[1] if way else self._local[1])
@@ -321,9 +313,19 @@ class _File(_Proxy):
     def __init__(self, sock, file):
         self._native = file
         self._tap = sock._tap
-        self._moved = sock._moved
         self._missed_in = sock._missed_in
         self._missed_out = sock._missed_out
+
+    def read(self, size=-1):
+        return self._got(self._native.read(size))
+
+    def readline(self, size=-1):
+        return self._got(self._native.readline(size))
+
+    def _got(self, data):
+        if data is not None:  # a text file's length is in characters
+            self._missed_in(len(data.encode() if isinstance(data, str) else data), data)
+        return data
 
     def __iter__(self):
         return self

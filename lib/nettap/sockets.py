@@ -19,7 +19,7 @@ import sys
 from micropython import const
 
 from nettap import front, hosts, protocols
-from nettap.counting import counting
+from nettap.counting import counting, uncounted
 from nettap.proxy import Socket
 
 _MAX_LISTENING = const(16)
@@ -48,11 +48,10 @@ class _Tap:
         self.sink = sink
         safe = getattr(sink, "no_raise", False)
         counts = (sink.count_in, sink.count_out)
-        ins, outs = [counting(count if safe else self._guarded(count)) for count in counts]
+        self.count = [count if safe else self._guarded(count) for count in counts]
+        ins, outs = [counting(count) for count in self.count]
         self.stops = (ins[0], outs[0])
-        self.count = (ins[1], outs[1])
-        self.sized = (ins[2], outs[2])
-        self.data = ins[3]
+        self.wrap = (ins[1], outs[1], ins[2])  # by _WAYS of proxy.py
         self.replaced = {name: sys.modules[name] for name in _MODULES if name in sys.modules}
         self.listening = []
         self.held = []  # sockets whose local end is to be looked up
@@ -147,6 +146,7 @@ def uninstall():
     settle()
     for stop in _tap.stops:
         stop()
+    _tap.count = (uncounted, uncounted)
     _tap = Socket._tap = None
     hosts.forget()
 
