@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from conftest import LANES, device_environment  # noqa: E402
+from vedette_tools import mpy  # noqa: E402
 
 Samples = Mapping[str, Sequence[float]]
 
@@ -81,21 +82,31 @@ def measure(*budgets: Budget) -> Callable[[Callable[[], Samples]], Callable[[], 
 
 
 def device(
-    script: str, *arguments: str, lane: str = "64", heap: str = "", limit: int = 120
+    script: str,
+    *arguments: str,
+    lane: str = "64",
+    heap: str = "",
+    limit: int = 120,
+    compiled: bool = False,
 ) -> dict[str, list[float]]:
     """Run tests/bench/device/SCRIPT on MicroPython; it prints one JSON object of samples.
 
+    With `compiled` the device code is loaded as .mpy, as a board does, else from its sources.
     Errors: RuntimeError with the script's output when it fails or the lane is missing.
     """
     program = LANES[lane]
     if not program.exists():
         raise RuntimeError(f"no {lane}-bit MicroPython: make setup-32")
     options = ["-X", f"heapsize={heap}"] if heap else []
+    environment = device_environment()
+    if compiled:
+        code = mpy.compile_all(mpy.architecture(program))
+        environment["MICROPYPATH"] = f"{code}:{environment['MICROPYPATH']}"
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [program, *options, ROOT / "tests/bench/device" / script, *arguments],
             cwd=folder,
-            env=device_environment(),
+            env=environment,
             capture_output=True,
             text=True,
             timeout=limit,

@@ -6,12 +6,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from agentbench import der, running_hub
 from hubfixture import LocalHub
 from measures import Budget, Samples, device, measure
 from vedette_tools import mpy
@@ -63,9 +60,7 @@ class Job:
         self.hub = hub
         self.connection_string = hub.create_device(DEVICE)
         hub.set_twin(DEVICE, TWIN)
-        self.ca = folder / "ca.der"
-        certificate = x509.load_pem_x509_certificate(hub.ca.read_bytes())
-        self.ca.write_bytes(certificate.public_bytes(Encoding.DER))
+        self.ca = der(hub.ca, folder)
         self.code = mpy.compile_all("x86")
         self.image = folder / "code.romfs"
         build_romfs(self.code, self.image)
@@ -107,13 +102,3 @@ def build_romfs(folder: Path, image: Path) -> None:
     """A ROMFS image of a folder, by mpremote, without what only Linux loads."""
     command = [MPREMOTE, "romfs", "--output", image, "build", folder]
     subprocess.run(command, check=True, capture_output=True)
-
-
-@contextmanager
-def running_hub(folder: Path) -> Iterator[LocalHub]:
-    hub = LocalHub(folder / "hub")
-    hub.start()
-    try:
-        yield hub
-    finally:
-        hub.stop()

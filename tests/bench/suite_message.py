@@ -12,4 +12,6 @@ def bytes_per_flow() -> Samples:
 
 @measure(Budget("message.encode_heap", "B", 6 * 1024))
 def encode_heap() -> Samples:
-    return {"message.encode_heap": device("message_size.py", "heap", lane="32", heap="400k")["heap"]}
+    return {
+        "message.encode_heap": device("message_size.py", "heap", lane="32", heap="400k")["heap"]
+    }

@@ -64,9 +64,11 @@ def fill(table, names):
                 table.tick(flow[11])
             if protocol == flowtable.UDP:
                 last = number == hits - 1
-                table.count_in(token, received if last else 0); table.count_out(token, sent if last else 0)
+                table.count_in(token, received if last else 0)
+                table.count_out(token, sent if last else 0)
         if protocol != flowtable.UDP:
-            table.count_in(token, received); table.count_out(token, sent)
+            table.count_in(token, received)
+            table.count_out(token, sent)
         if flow[12]:
             names[raddr] = flow[12]
 
@@ -79,7 +81,9 @@ class Bench:
         self.settings = settings.Settings(ports.load().defaults())
         self.outbox = Outbox()
         self.agent = Agent(self.settings, self.outbox)
-        self.sender = Sender(self.sink, self.outbox, self.settings, "0" * 8 + "-0000" * 4 + "0" * 8)
+        self.sender = Sender(
+            self.sink, self.outbox, self.settings, "0" * 8 + "-0000" * 4 + "0" * 8
+        )
         self.collector = network_activity.Collector(self.agent)
         self.names = {}
         network_activity.sockets.host_name = self.names.get
