@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vedette_tools.hub import bag, cloud_to_device, methods, sas
-from vedette_tools.hub.broker import Broker, BrokerConfig, BrokerEvents, ConnectRequest
+from vedette_tools.hub.broker import Broker, BrokerConfig, BrokerEvents
 from vedette_tools.hub.cloud_to_device import CloudToDevice
 from vedette_tools.hub.database import Database
 from vedette_tools.hub.device_api import (
@@ -28,6 +28,7 @@ from vedette_tools.hub.events import Events
 from vedette_tools.hub.identities import Identities
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.methods import Methods
+from vedette_tools.hub.plugin_socket import ConnectRequest
 from vedette_tools.hub.provisioning import Provisioning
 from vedette_tools.hub.registry import Registry
 from vedette_tools.hub.sessions import Session, Sessions

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import logging
 import os
 import resource
 import signal
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from vedette_tools.hub import plugin, provisioning, service
-from vedette_tools.hub.broker import BrokerConfig, choose_port
+from vedette_tools.hub.broker import BrokerConfig
 from vedette_tools.hub.certificates import Certificates
 from vedette_tools.hub.errors import HubStartError
 from vedette_tools.hub.files import write_private
@@ -57,16 +59,15 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    addresses = (options.listen,)
     host = "localhost" if options.listen in LOCAL_ADDRESSES else options.listen
-    mqtt_port = choose_port(addresses, options.mqtt_port, "--mqtt-port")
-    https_port = choose_port(addresses, options.https_port, "--https-port")
+    mqtt_port = _choose_port(options.listen, options.mqtt_port, "--mqtt-port")
+    https_port = _choose_port(options.listen, options.https_port, "--https-port")
     library = plugin.build(plugin.cache_directory())
     certificates = Certificates(options.state)
     certificates.prepare(options.listen)
     hub = Hub(
         options.state,
-        BrokerConfig(options.state, library, certificates, addresses, mqtt_port),
+        BrokerConfig(options.state, library, certificates, (options.listen, mqtt_port)),
         host if mqtt_port == 8883 else f"{host}:{mqtt_port}",
     )
     try:
@@ -137,3 +138,19 @@ def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _choose_port(address: str, port: int, option: str) -> int:
+    """`port` if it is free, or any free one for 0. Errors: HubStartError."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise HubStartError(
+                    f"port {port} on {address} is taken: end what listens there, or choose "
+                    f"another with {option} (0: any free one)"
+                ) from None
+            raise HubStartError(f"cannot listen on {address}:{port}: {error.strerror}") from None
+        return int(probe.getsockname()[1])

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 from vedette_tools.hub import sas
-from vedette_tools.hub.broker import ConnectRequest
 from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.plugin_socket import ConnectRequest
 from vedette_tools.hub.registry import Registry
 
 log = logging.getLogger("vedette.hub.sessions")
