@@ -21,18 +21,16 @@ def uncounted(token, size):
 def counting(count):
     """Return (stop, sized, data), which count by `count(token, size) -> 1 or 0`.
 
-    stop() ends the counting, in all wrappers. sized(call, missed) wraps a method that takes a
-    buffer and returns the number of bytes, data(call, missed) one that returns the bytes. Where
-    the token is stale, missed(size, bytes) counts, and returns a new one.
+    stop() ends the counting, in all wrappers. sized(call, missed, token) wraps a method that
+    takes a buffer and returns the number of bytes, data(call, missed, token) one that returns the
+    bytes. Where the token is stale, missed(size, bytes) counts, and returns a new one.
     """
 
     def stop():
         nonlocal count
         count = uncounted
 
-    def sized(call, missed):
-        token = 0
-
+    def sized(call, missed, token):
         @micropython.native
         def method(buf, *rest):
             nonlocal token
@@ -43,9 +41,7 @@ def counting(count):
 
         return method
 
-    def data(call, missed):
-        token = 0
-
+    def data(call, missed, token):
         @micropython.native
         def method(size=-1, *rest):
             nonlocal token

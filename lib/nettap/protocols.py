@@ -93,10 +93,10 @@ def by_use(data, size, app):
     protocol of its own over TLS (443, 8883) is that protocol.
     """
     start = bytes(memoryview(data)[: min(size, 8)])
-    if start[:2] == b"\x16\x03":  # a handshake record, RFC 8446 section 5.1
-        return app if app in (_HTTPS, _MQTT) else _TLS
     if start[:4] in _HTTP_STARTS:
         return _HTTP
+    if start[:2] == b"\x16\x03":  # a handshake record, RFC 8446 section 5.1
+        return app if app in (_HTTPS, _MQTT) else _TLS
     if start[:4] == b"SSH-":  # RFC 4253 section 4.2
         return _SSH
     # CONNECT: a remaining length of one or two bytes, then the protocol's name. MQTT 3.1.1

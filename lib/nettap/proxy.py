@@ -54,6 +54,7 @@ def known(address):
 class _Proxy(io.IOBase):
     # A native stream behind the stream protocol.
 
+    _app = 0
     _poller = None
 
     def __getattr__(self, name):
@@ -63,7 +64,7 @@ class _Proxy(io.IOBase):
         if way is None:
             return _whole(method, self._missed_out) if name == "sendall" else method
         missed = self._missed_out if way == _OUT else self._missed_in
-        method = self._tap.wrap[way](method, missed)
+        method = self._tap.wrap[way](method, missed, self._token if self._app & _LOOKED else 0)
         setattr(self, name, method)
         return method
 
@@ -103,7 +104,6 @@ class Socket(_Proxy):
     _local = (None, 0)
     _remote = None
     _way = _OUT
-    _app = 0
     _token = 0  # of what it is connected to
     _peer = None  # UDP: the address of the last datagram that had one
     _peer_token = 0

@@ -54,10 +54,10 @@ class UdpEcho(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         data, sock = self.request
-        sock.sendto(data, self.client_address)
         self.counted[0] += 1
         self.counted[1] += len(data)
         self.counted[2] += len(data)
+        sock.sendto(data, self.client_address)
 
 
 class Web(http.server.BaseHTTPRequestHandler):
