@@ -16,7 +16,6 @@ class Link:
         self._target = target
         self._delay = delay
         self._stalled = False
-        self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
 
     def stall(self, stalled: bool) -> None:
@@ -28,6 +27,7 @@ class Link:
         self._loop.call_soon_threadsafe(lambda: [w.close() for w in list(self._writers)])
 
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
+        self._loop = asyncio.get_running_loop()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
@@ -38,7 +38,8 @@ class Link:
 
     async def _accept(self, near: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
         far, to_far = await asyncio.open_connection("127.0.0.1", self._target)
-        await asyncio.gather(self._pass(near, to_far), self._pass(far, out))
+        with contextlib.suppress(asyncio.CancelledError):  # the link is being ended
+            await asyncio.gather(self._pass(near, to_far), self._pass(far, out))
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         self._writers.add(sink)
@@ -72,13 +73,7 @@ def slow_link(target: int, delay: float) -> Iterator[Link]:
     stop = asyncio.Event()
 
     def run() -> None:
-        loop = link._loop
-        loop.run_until_complete(link.serve(ready, stop))
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.close()
+        asyncio.run(link.serve(ready, stop))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
