@@ -165,6 +165,15 @@ class LocalHub:
     def kick(self, device: str, module: str | None = None) -> None:
         self.service.request("POST", f"/vedette/kick/{identity_path(device, module)}")
 
+    def fault(self, kind: str, **parameters: float) -> None:
+        """Begin a fault, see tools/vedette_tools/hub/faults.py. `for_=` is its length in s."""
+        if "for_" in parameters:
+            parameters["for"] = parameters.pop("for_")
+        self.service.request("PUT", f"/vedette/faults/{kind}", dict(parameters))
+
+    def clear_faults(self) -> None:
+        self.service.request("DELETE", "/vedette/faults")
+
 
 def wait_for(look: Callable[[], Any], enough: Callable[[Any], bool], timeout: float = 20) -> Any:
     """What `look` gives, once it is `enough`. Fails with what it last gave."""

@@ -109,3 +109,37 @@ def kick(
     from vedette_tools.connection import identity_path
 
     HubConnection.find().request("POST", f"/vedette/kick/{identity_path(device, module)}")
+
+
+@app.command()
+@user_errors
+def fault(
+    kind: Annotated[
+        str, typer.Argument(help="throttle, quota, grace, outage, stall, network; or clear.")
+    ],
+    duration: Annotated[
+        float | None, typer.Option("--for", min=0, help="Seconds; else until `clear`.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="grace: how long past a token's end.")
+    ] = None,
+    latency_ms: Annotated[
+        float | None, typer.Option(min=0, help="network: added each way.")
+    ] = None,
+    loss: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="network: part of the segments lost.")
+    ] = None,
+) -> None:
+    """Begin a fault that a device has to cope with, or clear all.
+
+    throttle: twin requests are answered 429. quota: devices are dropped and refused. grace: a
+    connection outlives its token. outage: the broker is down. stall: it does not answer. network:
+    latency and loss.
+    """
+    hub = HubConnection.find()
+    if kind == "clear":
+        hub.request("DELETE", "/vedette/faults")
+        return
+    given = {"for": duration, "seconds": seconds, "latency_ms": latency_ms, "loss": loss}
+    body = {name: value for name, value in given.items() if value is not None}
+    hub.request("PUT", f"/vedette/faults/{kind}", body)

@@ -86,7 +86,8 @@ class Broker:
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: PluginProtocol(self._admit, self._events.spooled), self._path("hub")
         )
-        await self.resume()
+        await self._launch(self._config.listener)
+        self._watch = asyncio.create_task(self._supervise(self._config.listener))
 
     async def stop(self) -> None:
         await self.suspend()
@@ -111,12 +112,13 @@ class Broker:
         self._events.died()
 
     async def resume(self, listener: Listener | None = None) -> None:
-        """Start the broker, elsewhere than configured where `listener` is given.
-
-        Errors: HubStartError.
-        """
+        """Start the broker, elsewhere than configured where `listener` is given; if need be, go on
+        trying."""
         listener = listener or self._config.listener
-        await self._launch(listener)
+        try:
+            await self._launch(listener)
+        except HubStartError as error:
+            log.error("%s", error)
         self._watch = asyncio.create_task(self._supervise(listener))
 
     def stall(self, stalled: bool) -> None:

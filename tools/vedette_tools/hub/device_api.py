@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,10 +67,17 @@ provisioning service."""
 
 
 class DeviceApi:
-    def __init__(self, store: Store, spool: Spool, sessions: dict[str, Session]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        sessions: dict[str, Session],
+        throttled: Callable[[], bool],
+    ) -> None:
         self._store = store
         self._spool = spool
         self._sessions = sessions
+        self._throttled = throttled
         self._position = store.position()
 
     @property
@@ -128,6 +136,8 @@ class DeviceApi:
 
     def _answer(self, record: Record, request_id: str, handle: Any) -> Reply:
         try:
+            if self._throttled():
+                raise RequestError(429, "too many requests: try again later")
             status, extra, payload = handle(record)
         except RequestError as error:
             log.warning("%s: twin refused: %s", record.path, error.message)

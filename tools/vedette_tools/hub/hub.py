@@ -25,6 +25,7 @@ from vedette_tools.hub.device_api import (
 )
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.events import Events
+from vedette_tools.hub.faults import Faults
 from vedette_tools.hub.identities import Identities
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.methods import Methods
@@ -78,7 +79,10 @@ class Hub:
         )
         self.events = Events(self.database)
         self._spool = Spool(state / "spool")
-        self._devices = DeviceApi(store, self._spool, self.sessions.by_token)
+        self.faults = Faults(self.broker, self.sessions, broker.listener)
+        self._devices = DeviceApi(
+            store, self._spool, self.sessions.by_token, lambda: self.faults.active("throttle")
+        )
         self._spooled = asyncio.Event()
         self._taker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,6 +96,7 @@ class Hub:
         self._taker = asyncio.create_task(self._take_spooled())
 
     async def stop(self) -> None:
+        await self.faults.end_all()
         await self.broker.stop()
         if self._taker:
             self._taker.cancel()

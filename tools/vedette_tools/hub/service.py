@@ -73,6 +73,9 @@ def application(hub: Hub) -> web.Application:
                 )
             ),
             web.get("/vedette/events", events),
+            web.put("/vedette/faults/{kind}", begin_fault),
+            web.delete("/vedette/faults/{kind}", end_fault),
+            web.delete("/vedette/faults", end_all_faults),
             web.get("/vedette/count", count),
             web.get("/vedette/provisioning", provisioning),
             web.get("/vedette/identities", list_identities),
@@ -324,4 +327,20 @@ async def processes(request: web.Request) -> web.Response:
 async def kick(request: web.Request) -> web.Response:
     """Close a device's connection."""
     request.app[HUB].kick(_identity(request))
+    return web.Response(status=204)
+
+
+async def begin_fault(request: web.Request) -> web.Response:
+    """See faults.py."""
+    await request.app[HUB].faults.begin(request.match_info["kind"], await _body(request))
+    return web.Response(status=204)
+
+
+async def end_fault(request: web.Request) -> web.Response:
+    await request.app[HUB].faults.end(request.match_info["kind"])
+    return web.Response(status=204)
+
+
+async def end_all_faults(request: web.Request) -> web.Response:
+    await request.app[HUB].faults.end_all()
     return web.Response(status=204)

@@ -55,7 +55,8 @@ class Sessions:
         """`kick` is to close a session, `forget` to delete an identity's subscriptions."""
         self.by_token: dict[str, Session] = {}
         self.remembered: dict[Identity, Subscriptions] = {}
-        self.grace_s = 0.0
+        self.grace_s = 0.0  # how long a connection outlives its token
+        self.refuse: str | None = None  # why all are refused, if they are
         self._of: dict[Identity, Session] = {}
         self._registry = registry
         self._kick = kick
@@ -93,7 +94,13 @@ class Sessions:
         for token in list(self.by_token):
             self.close(token)
 
+    def kick_all(self) -> None:
+        for session in self.by_token.values():
+            self._kick(session)
+
     def _open(self, request: ConnectRequest) -> Session:
+        if self.refuse:
+            raise Refused(self.refuse)
         identity, query = _parse_username(request.username)
         if request.client_id != identity.client_id:
             raise Refused("the client id is not the one in the user name")
@@ -112,10 +119,7 @@ class Sessions:
         )
         self.by_token[session.token] = session
         self._of[identity] = session
-        loop = asyncio.get_running_loop()
-        session.timer = loop.call_later(
-            max(0.0, expiry + self.grace_s - time.time()), self._expire, session
-        )
+        self._watch_expiry(session)
         return session
 
     def _check_token(self, identity: Identity, password: str) -> int:
@@ -132,9 +136,14 @@ class Sessions:
             raise Refused("the token is signed with another key")
         return token.expiry
 
-    def _expire(self, session: Session) -> None:
-        log.info("%s: the token ran out", session.identity)
-        self._kick(session)
+    def _watch_expiry(self, session: Session) -> None:
+        """Close the connection at its token's end, as late as is then allowed."""
+        left = session.expiry + self.grace_s - time.time()
+        if left <= 0:
+            log.info("%s: the token ran out", session.identity)
+            self._kick(session)
+            return
+        session.timer = asyncio.get_running_loop().call_later(left, self._watch_expiry, session)
 
 
 def _parse_username(username: str) -> tuple[Identity, dict[str, list[str]]]:
