@@ -207,6 +207,18 @@ def test_each_datagram_is_counted_for_its_peer():
         assert sink.counted == {1: [6, 8, 4], 2: [8, 6, 4]}
 
 
+def test_an_address_in_a_buffer_that_is_written_to_again():
+    sink = Sink()
+    with Tapped(sink) as socket:
+        ports = [closed_port(), closed_port() + 1]
+        there = bytearray(address(ports[0]))
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.sendto(b"a", there)
+        there[:] = address(ports[1])
+        client.sendto(b"bb", there)
+        assert [flow[5] for flow in sink.opened] == ports
+
+
 def test_a_datagram_socket_follows_the_peer_it_is_connected_to():
     sink = Sink()
     with Tapped(sink) as socket:
@@ -411,6 +423,9 @@ def test_after_uninstall_open_sockets_go_on_uncounted():
         listener.listen(1)
         client.send(b"1")
         server.recv(1)
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        there = address(bound(datagrams))
+        datagrams.sendto(b"x", there)
     counted, opened = str(sink.counted), len(sink.opened)
     other = Sink()
     with Tapped(other):
@@ -420,6 +435,7 @@ def test_after_uninstall_open_sockets_go_on_uncounted():
         direct.connect(address(port))
         late = listener.accept()[0]
         assert late.send(b"5") == 1 and direct.recv(1) == b"5"
+        assert datagrams.sendto(b"y", there) == 1
         client.close()
     assert str(sink.counted) == counted and len(sink.opened) == opened
     assert not other.opened and not other.counted and sockets.errors == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,25 +57,27 @@ def compile_all(march: str, optimise: int = 3) -> Path:
     Errors: CommandError with the compiler's words.
     """
     out = ROOT / "build" / "mpy" / (march or "bytecode")
-    wanted = {out / relative.with_suffix(".mpy"): path for path, relative in sources()}
-    for target, source in wanted.items():
-        stamp = target.with_suffix(".sha256")
+    record = out.with_suffix(".json")  # what each file was made from
+    known = json.loads(record.read_text()) if record.exists() else {}
+    made = {}
+    for source, relative in sources():
+        target = out / relative.with_suffix(".mpy")
         key = hashlib.sha256(f"{_compiler_version()} -O{optimise}".encode() + source.read_bytes())
-        if target.exists() and stamp.exists() and stamp.read_text() == key.hexdigest():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        options = [f"-O{optimise}", *([f"-march={march}"] if march else [])]
-        done = subprocess.run(
-            [_compiler(), *options, "-s", source.name, "-o", target, source],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise CommandError(f"{source} does not compile: {done.stderr.strip()}")
-        stamp.write_text(key.hexdigest())
-    for left_over in set(out.rglob("*.mpy")) - set(wanted):
-        left_over.unlink()
+        made[str(target)] = key.hexdigest()
+        if not target.exists() or known.get(str(target)) != key.hexdigest():
+            _compile(source, target, [f"-O{optimise}", *([f"-march={march}"] if march else [])])
+    for left_over in set(map(str, out.rglob("*.mpy"))) - set(made):
+        Path(left_over).unlink()
+    record.write_text(json.dumps(made, indent=1))
     return out
+
+
+def _compile(source: Path, target: Path, options: list[str]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    command = [_compiler(), *options, "-s", source.name, "-o", target, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise CommandError(f"{source} does not compile: {done.stderr.strip()}")
 
 
 def _compiler() -> Path:
