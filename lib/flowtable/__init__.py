@@ -127,12 +127,24 @@ class FlowTable:
         self._set(_POLICY, policy)
 
     @micropython.viper
+    def _get(self, at: int) -> int:
+        return ptr32(self._buf)[at]
+
+    @micropython.viper
     def _set(self, at: int, value: int):
         ptr32(self._buf)[at] = value
 
     @micropython.viper
-    def _get(self, at: int) -> int:
-        return ptr32(self._buf)[at]
+    def _get_half(self, at: int) -> int:
+        return ptr16(self._buf)[at]
+
+    @micropython.viper
+    def _set_half(self, at: int, value: int):
+        ptr16(self._buf)[at] = value
+
+    def _bump(self, at):
+        # One more in a counter; it stops where it would need the heap.
+        self._set(at, min(self._get(at) + 1, _MAX_COUNT))
 
     @property
     def live(self):
@@ -148,7 +160,8 @@ class FlowTable:
     def refused_flows(self):
         """Flows that found no room, since the start.
 
-        Each counts once a cycle: exact up to 100 of them a cycle, an upper bound beyond.
+        Each counts once a cycle, told apart by 16 bits of its hash; beyond 128 in a cycle, each
+        sighting of a further one counts.
         """
         return self._get(_REFUSED_FLOWS)
 
@@ -175,41 +188,47 @@ class FlowTable:
         """
         kind = 0 if protocol == TCP else _KIND_UDP if protocol == UDP else 2
         identity = kind << _KIND_SHIFT | self._local(laddr or b"") << _LOCAL_SHIFT
-        place = self._key(raddr or b"", lport, rport, identity)
+        self._key(raddr or b"", lport, rport, identity)
+        place = self._hash(_KEY, identity)
         slot = self._find(place, identity)
         if not slot:
             slot = self._claim(place, identity | app << _APP_SHIFT | direction << _DIRECTION_SHIFT)
         return self._sight(slot) if slot else _REFUSED_TOKEN
 
-    @micropython.viper
-    def _local(self, address) -> int:
+    def _local(self, address):
         # The address's place in the pool, from 1; 0 is "unknown". A new one is written past those
         # in use, where it counts once `_claim` takes it.
-        if int(len(address)) == 0:
+        if not address:
             return 0
-        p = ptr32(self._buf)
         _store(self._buf, _KEY, address)
         place = 0
-        while place < p[_LOCALS]:
-            at = _POOL + 4 * place
-            same = p[at] == p[_KEY] and p[at + 1] == p[_KEY + 1]
-            if same and p[at + 2] == p[_KEY + 2] and p[at + 3] == p[_KEY + 3]:
-                return place + 1
+        while place < self._get(_LOCALS) and not self._same(_POOL + 4 * place, _KEY):
             place += 1
         _store(self._buf, _POOL + 4 * place, address)
         return place + 1
 
     @micropython.viper
-    def _key(self, raddr, lport: int, rport: int, identity: int) -> int:
-        # Writes the key that is looked for; returns 25 bits of its hash: the bucket in the top 7.
+    def _same(self, at: int, other: int) -> int:
+        # Whether the addresses at these two places are equal.
+        p = ptr32(self._buf)
+        i = 0
+        while i < 4:
+            if p[at + i] != p[other + i]:
+                return 0
+            i += 1
+        return 1
+
+    @micropython.viper
+    def _key(self, raddr, lport: int, rport: int, identity: int):
+        # Writes the key that is looked for.
         p = ptr32(self._buf)
         _store(self._buf, _KEY, raddr)
-        p[_KEY + 4] = lport << 16 | rport
-        p[_KEY + 5] = identity
-        return int(self._hash(_KEY, identity))
+        p[_KEY + _PORTS] = lport << 16 | rport
+        p[_KEY + _PORTS + 1] = identity
 
     @micropython.viper
     def _hash(self, at: int, identity: int) -> int:
+        # 25 bits of the hash of the remote address and ports here; the top 7 choose the bucket.
         p = ptr32(self._buf)
         total = p[_SEEDS + 10] * (identity & 0xFFFF) + p[_SEEDS + 11] * (identity >> 16)
         i = 0
@@ -224,97 +243,83 @@ class FlowTable:
     def _find(self, place: int, identity: int) -> int:
         # The flow's slot, plus one; 0 where there is none.
         p = ptr32(self._buf)
-        slots = p[_BASE] - _WORDS
         slot = ptr16(self._buf)[2 * _HEADS + (place >> 18)]
         while slot:
-            at = slots + _WORDS * slot
-            same = p[at + _PORTS] == p[_KEY + 4] and p[at + 3] == p[_KEY + 3]
-            if same and p[at] == p[_KEY] and p[at + 1] == p[_KEY + 1]:
-                if p[at + 2] == p[_KEY + 2] and p[at + _META] & _IDENTITY == identity:
+            at = p[_BASE] - _WORDS + _WORDS * slot
+            if p[at + _PORTS] == p[_KEY + _PORTS] and p[at + _META] & _IDENTITY == identity:
+                if int(self._same(at, _KEY)):
                     return slot
             slot = p[at + _META] & _NEXT
         return 0
 
-    @micropython.viper
-    def _claim(self, place: int, meta: int) -> int:
+    def _claim(self, place, meta):
         # A slot for the key, plus one; 0 where the flow is refused.
-        p = ptr32(self._buf)
-        heads = ptr16(int(p) + 4 * _HEADS)
         local = meta >> _LOCAL_SHIFT & 0xFF
-        full = p[_LIVE] == p[_SLOTS]
-        if local > p[_MAX_LOCALS]:
-            # The key says nothing of an address without a place: its low word tells flows apart.
-            self._refuse((place ^ p[_POOL + 4 * local - 1]) & 0x1FFFFFF)
+        slot = self._get(_LIVE)
+        full = slot == self._get(_SLOTS)
+        if local > self._get(_MAX_LOCALS):
+            # The key says nothing of an address without a place: its low half-word tells it apart.
+            self._refuse(place, self._get_half(2 * (_POOL + 4 * local) - 1))
             return 0
-        if full and p[_POLICY] == DROP_NEW:
-            self._refuse(place)
+        if full and self._get(_POLICY) == DROP_NEW:
+            self._refuse(place, 0)
             return 0
         if full:
-            slot = p[_OLDEST]
-            p[_OLDEST] = slot + 1 if slot + 1 < p[_SLOTS] else 0
+            slot = self._get(_OLDEST)
+            self._set(_OLDEST, (slot + 1) % self._get(_SLOTS))
             self._unlink(slot)
             self._retire(slot)
-            if p[_EVICTED] < _MAX_COUNT:
-                p[_EVICTED] += 1
+            self._bump(_EVICTED)
         else:
-            slot = p[_LIVE]
-            p[_LIVE] = slot + 1
-            if slot >= p[_HIGH_WATER]:
-                p[_HIGH_WATER] = slot + 1
-        if local > p[_LOCALS]:
-            p[_LOCALS] = local
-        at = p[_BASE] + _WORDS * slot
-        i = 0
-        while i < 5:
-            p[at + i] = p[_KEY + i]
-            i += 1
-        p[at + _BYTES_IN] = 0
-        p[at + _BYTES_OUT] = 0
-        p[at + _HITS] = 0
-        p[at + _FIRST] = p[at + _FIRST] >> 24 << 24 | p[_NOW]
-        p[at + _META] = meta | heads[place >> 18]
-        heads[place >> 18] = slot + 1
+            self._set(_LIVE, slot + 1)
+            self._set(_HIGH_WATER, max(slot + 1, self._get(_HIGH_WATER)))
+        self._set(_LOCALS, max(local, self._get(_LOCALS)))
+        head = 2 * _HEADS + (place >> 18)
+        self._fill(slot, meta | self._get_half(head))
+        self._set_half(head, slot + 1)
         return slot + 1
 
     @micropython.viper
-    def _refuse(self, place: int):
+    def _fill(self, slot: int, meta: int):
+        # Writes the key into the slot, with nothing counted yet; the generation stays.
+        p = ptr32(self._buf)
+        at = p[_BASE] + _WORDS * slot
+        i = 0
+        while i < _FIRST:
+            p[at + i] = p[_KEY + i] if i < _BYTES_IN else 0
+            i += 1
+        p[at + _FIRST] = p[at + _FIRST] >> 24 << 24 | p[_NOW]
+        p[at + _META] = meta
+
+    def _refuse(self, place, salt):
         # Counts a sighting that found no room, and the flow unless this cycle refused it before: a
         # small set remembers 16 bits of each refused flow's hash.
-        p = ptr32(self._buf)
-        seen = ptr16(int(p) + 4 * _REFUSED)
-        if p[_REFUSED_HITS] < _MAX_COUNT:
-            p[_REFUSED_HITS] += 1
-        tag = place & 0xFFFF
-        if tag == 0:
-            tag = 1
-        at = place >> 18
-        tries = 0
-        while tries < 128 and seen[at]:
-            if seen[at] == tag:
+        self._bump(_REFUSED_HITS)
+        tag = (place ^ salt) & 0xFFFF or 1
+        for i in range(128):
+            at = 2 * _REFUSED + (place + i & 127)
+            known = self._get_half(at)
+            if known == tag:
                 return
-            at = at + 1 & 127
-            tries += 1
-        if tries < 128:
-            seen[at] = tag
-        if p[_REFUSED_FLOWS] < _MAX_COUNT:
-            p[_REFUSED_FLOWS] += 1
+            if not known:
+                self._set_half(at, tag)
+                break
+        self._bump(_REFUSED_FLOWS)
 
-    @micropython.viper
-    def _unlink(self, slot: int):
+    def _unlink(self, slot):
         # Takes the slot out of its bucket's chain.
-        p = ptr32(self._buf)
-        heads = ptr16(int(p) + 4 * _HEADS)
-        slots = p[_BASE]
-        at = slots + _WORDS * slot
-        bucket = int(self._hash(at, p[at + _META] & _IDENTITY)) >> 18
-        after = p[at + _META] & _NEXT
-        if heads[bucket] == slot + 1:
-            heads[bucket] = after
+        base = self._get(_BASE)
+        meta = self._get(base + _WORDS * slot + _META)
+        head = 2 * _HEADS + (self._hash(base + _WORDS * slot, meta & _IDENTITY) >> 18)
+        place = self._get_half(head)
+        if place == slot + 1:
+            self._set_half(head, meta & _NEXT)
             return
-        at = slots + _WORDS * (heads[bucket] - 1)
-        while p[at + _META] & _NEXT != slot + 1:
-            at = slots + _WORDS * ((p[at + _META] & _NEXT) - 1)
-        p[at + _META] = p[at + _META] >> _LOCAL_SHIFT << _LOCAL_SHIFT | after
+        while place != slot + 1:
+            at = base + _WORDS * (place - 1) + _META
+            before = self._get(at)
+            place = before & _NEXT
+        self._set(at, before - place + (meta & _NEXT))
 
     @micropython.viper
     def _retire(self, slot: int):
@@ -389,16 +394,11 @@ class FlowTable:
                 p[at + _HITS] = -1
         return 1
 
-    @micropython.viper
-    def set_app(self, token: int, app: int):
+    def set_app(self, token, app):
         """Set the flow's application code, known after its first payload; no effect if stale."""
-        p = ptr32(self._buf)
-        slot = token & 0xFF
-        at = p[_BASE] + _WORDS * slot
-        if token < _TOKEN or slot >= p[_LIVE] or p[at + _LAST] >> 24 & 0xFF != token >> 16 & 0xFF:
-            return
-        if p[at + _FIRST] >> 24 & 0xFF == token >> 8 & 0xFF:
-            p[at + _META] = p[at + _META] & ~(31 << _APP_SHIFT) | app << _APP_SHIFT
+        if self.count_in(token & ~_TOKEN_UDP, 0):
+            at = self._get(_BASE) + _WORDS * (token & 0xFF) + _META
+            self._set(at, self._get(at) & ~(31 << _APP_SHIFT) | app << _APP_SHIFT)
 
     def snapshot_size(self):
         """Bytes that `drain` writes for what is in the table now."""
