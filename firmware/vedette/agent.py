@@ -76,6 +76,7 @@ class Agent:
         self._collectors = {}
         self._running = {}
         self._tasks = []
+        self._told = ""  # the client's last error, once it is in the log
 
     def start(self):
         """Loads the last good configuration, starts the collectors and connects."""
@@ -86,6 +87,7 @@ class Agent:
                 self._collectors[name] = collector
         self.restart(settings.COLLECTORS)
         self.client.on_connection(self._on_connection)
+        self.scheduler.every_beat(self._watch_connection)
         self.client.on_desired(self._configuration.on_desired)
         if self._own_client:
             self.client.start()
@@ -157,12 +159,17 @@ class Agent:
         self.heap_low_water = min(self.heap_low_water, gc.mem_free())
         self.sender.wake()
 
-    def _on_connection(self, connected, reason):
+    def _on_connection(self, connected, _):
         if connected:
             log.info("connected")
             self.sender.wake()
-        else:
-            log.warning("not connected: %s" % reason)
+
+    def _watch_connection(self, _):
+        error = str(self.client.last_error or "")
+        if error != self._told:
+            self._told = error
+            if error:
+                log.warning("hub: " + error)
 
     def _identity(self):
         """The UUID made once for the device and kept."""

@@ -32,7 +32,6 @@ class Configuration:
         if document is None:
             return
         try:
-            settings.measure(document)
             values, problems, _ = settings.check(document)
         except settings.Refused:
             problems = True
@@ -76,7 +75,6 @@ class Configuration:
         try:
             if document is None:
                 raise settings.Refused("was over the limits: it is read again at the next connect")
-            settings.measure(document)
             values, problems, unknown = settings.check(document)
         except settings.Refused as reason:
             self._document = None

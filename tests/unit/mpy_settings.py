@@ -4,7 +4,7 @@ import json
 import random
 
 from vedette import settings
-from vedette.settings import Settings, check, measure, report
+from vedette.settings import Settings, check, report
 
 
 def _reason(key, value):
@@ -90,18 +90,18 @@ def test_intervals_are_exact_multiples():
         assert settings.intervals(text) == seconds, (text, settings.intervals(text))
         assert _reason("CollectorsCore_PriorityIntervals", text) is None
     for text, part in (
-        ("30,120", "three numbers"),
-        ("30,120,1440,1", "three numbers"),
-        ("30,100,1440", "multiple of the one before"),
-        ("0.05,0.12,1", "multiple of the one before"),
+        ("30,120", "each a multiple"),
+        ("30,120,1440,1", "each a multiple"),
+        ("30,100,1440", "each a multiple"),
+        ("0.05,0.12,1", "each a multiple"),
         ("0.049,1,1", "0.05"),
         ("0,1,1", "0.05"),
-        ("-1,1,1", "such as 30"),
-        ("a,b,c", "such as 30"),
-        ("1e3,1e3,1e3", "such as 30"),
-        ("1.0.0,1,1", "such as 30"),
+        ("-1,1,1", "three decimals"),
+        ("a,b,c", "three decimals"),
+        ("1e3,1e3,1e3", "three decimals"),
+        ("1.0.0,1,1", "three decimals"),
         ("99999,99999,99999", "44640"),
-        ("", "three numbers"),
+        ("", "three decimals"),
     ):
         assert part in _reason("CollectorsCore_PriorityIntervals", text), text
     assert "string" in _reason("CollectorsCore_PriorityIntervals", 30)
@@ -123,6 +123,8 @@ def test_null_means_the_default_and_unknown_keys_are_told():
     )
     assert values == {} and problems == []
     assert sorted(unknown) == ["Heartbeat_Colour", "Nothing"]
+    for odd in ("*_Disabled", "Message_Format choice", "Message_Format\nMessage_Format", "_", ""):
+        assert check({odd: True}) == ({}, [], [odd]), odd
 
 
 def test_changes_are_those_of_the_value_in_force():
@@ -137,7 +139,7 @@ def test_changes_are_those_of_the_value_in_force():
 
 def _refused(document):
     try:
-        measure(document)
+        check(document)
     except settings.Refused as reason:
         return str(reason)
     return None
@@ -196,7 +198,6 @@ def test_random_documents_never_raise_and_never_half_apply():
         random.seed(seed)
         names = [random.choice(all_keys) if random.getrandbits(1) else _word() for _ in range(6)]
         document = {name: _anything(3) for name in names}
-        measure(document)
         values, problems, unknown = check(document)
         refused = [key for key, _ in problems]
         for key, value in document.items():
