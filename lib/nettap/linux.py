@@ -12,8 +12,8 @@ import time
 
 from micropython import const
 
-_SHARE = const(100)  # look-ups may take a hundredth of the time,
-_BURST_US = const(1_000)  # and this much at once
+_SHARE = const(50)  # look-ups may take a fiftieth of the time,
+_BURST_US = const(1_000_000)  # and this much in a burst, some hundred connections and more
 _TIMEOUT_S = const(1)
 
 # sock_diag(7), linux/netlink.h, linux/inet_diag.h.

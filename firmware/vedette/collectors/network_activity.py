@@ -53,6 +53,7 @@ class Collector(Base):
 
     def hand_over(self):
         agent, table = self.agent, self.table
+        sockets.settle()
         if not table.live:
             self.interval()
             return True
