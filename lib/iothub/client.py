@@ -22,6 +22,7 @@ _STABLE_S = const(60)  # a connection that held so long ends the back-off
 _MAX_FAILURES = const(10)  # in a row, until the device is provisioned again
 _MAX_KEEPALIVE = const(1177)  # the hub cuts at 1.5 times, and at 1767 s in any case
 _MAX_BODY = const(262144)  # bytes of a message: the hub's limit
+_MAX_BAG = const(1024)  # bytes of a message's properties, encoded
 _MAX_JUMP_S = const(30)  # that the wall clock may move against the uptime under a token
 
 
@@ -134,10 +135,10 @@ class HubClient:
     async def _publish(self, properties, timeout, length, body=None, writer=None):
         if length > _MAX_BODY:
             raise HubError("too-large", "a message of %d bytes; the hub takes 262144" % length)
-        topic = self._credentials.path + "/messages/events/"
-        if properties:
-            topic += bag.encode(properties)
-        await self._mqtt.publish_acked(topic, _due(timeout), length, body, writer)
+        bag_text = bag.encode(properties) if properties else ""
+        if len(bag_text) > _MAX_BAG:
+            raise HubError("too-large", "the properties take over %d bytes" % _MAX_BAG)
+        await self._mqtt.publish_acked(bag_text, _due(timeout), length, body, writer)
 
     def on_desired(self, callback):
         """`callback(desired, version, full)` for the twin's desired properties.
@@ -238,7 +239,7 @@ class HubClient:
                 if self._since is None:
                     if age > _CONNECT_S:
                         raise HubError("timeout", "the hub took too long to accept the device")
-                elif not self._mqtt.up.is_set():
+                elif not self._mqtt.alive:
                     raise self._fault or HubError("closed", "the connection broke")
                 elif (
                     self._renew
@@ -273,6 +274,8 @@ class HubClient:
         self.stats["connects"] += 1
         self._greeting = asyncio.create_task(self._greet())
         if self._identity is self._credentials:
+            self._mqtt.prefix = self._credentials.path + "/messages/events/"
+            self._mqtt.up.set()
             self.last_error = None
             if not self.connected:
                 self.connected = True
@@ -303,7 +306,7 @@ class HubClient:
             await self._mqtt.subscribe(filters, ticks_add(ticks_ms(), _SUBSCRIBE_MS))
             return True
         except HubError as e:
-            if self._mqtt.up.is_set():
+            if self._mqtt.alive:
                 self._fault = e
             return False
 
@@ -311,7 +314,7 @@ class HubClient:
         try:
             await self._twin.fetch()
         except HubError as e:
-            if self._mqtt.up.is_set():
+            if self._mqtt.alive:
                 self.last_error = e
 
     def _end(self, error):

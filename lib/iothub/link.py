@@ -43,25 +43,25 @@ def tls_context(roots, certificate=None):
     context.verify_mode = tls.CERT_REQUIRED
     for root in roots:
         try:
-            context.load_verify_locations(_der(root))
+            context.load_verify_locations(_der(root, "certificate"))
         except ValueError:
             raise HubError("certificate", "a root is not a certificate in DER form")
     if certificate:
         try:
-            context.load_cert_chain(_der(certificate[0]), _der(certificate[1]))
+            context.load_cert_chain(*[_der(part, "credentials") for part in certificate])
         except ValueError:
             raise HubError("credentials", "the device's certificate or its key is not in DER form")
     return context
 
 
-def _der(source):
+def _der(source, code):
     if not isinstance(source, str):
         return source
     try:
         with open(source, "rb") as file:
             return file.read(_MAX_DER)
     except OSError:
-        raise HubError("certificate", "cannot read " + source)
+        raise HubError(code, "cannot read " + source)
 
 
 def _explain(error, host):

@@ -73,7 +73,9 @@ class Mqtt(MQTTClient):
     def __init__(self, link, keepalive, max_message, on_up, on_message):
         super().__init__("", "", keepalive=keepalive)
         self.sock = link  # umqtt's writers collect into it
-        self.up = asyncio.Event()  # set from CONNACK until the connection ends
+        self.alive = False  # from CONNACK until the connection ends
+        self.up = asyncio.Event()  # set by the owner while messages of QoS 1 may be sent
+        self.prefix = ""  # of their topics; it may be another after a reconnect
         self.stats = {"sent": 0, "acked": 0, "retried": 0, "pings": 0, "oversized": 0}
         # What is awaited, by packet id; negative numbers are for answers that come as messages.
         self.replies = {}
@@ -93,14 +95,18 @@ class Mqtt(MQTTClient):
     async def _write(self, first, parts, length=0, body=None, writer=None):
         """Writes a packet: `parts` (text has its length before it), then `length` bytes.
 
-        False, and nothing is written, when there is no session.
+        False, and nothing is written, when there is no session for it.
         """
         size = length
         for part in parts:
             size += len(part) + 2 if isinstance(part, str) else len(part)
         link = self.sock
         await self._sending.acquire()
-        if first != _CONNECT and not self.up.is_set():
+        if first & 0xF2 == _PUBLISH | _QOS1:
+            ready = self.up.is_set()
+        else:
+            ready = self.alive or first == _CONNECT
+        if not ready:
             self._sending.release()
             return False
         whole = False
@@ -131,6 +137,7 @@ class Mqtt(MQTTClient):
         finally:
             self._sending.release()
             if not whole:  # nothing can follow half a packet
+                self.alive = False
                 self.up.clear()
                 link.drop()
         if self._unsent_acks:
@@ -204,7 +211,6 @@ class Mqtt(MQTTClient):
         reply.expect(due)
         packet_id = self._next_id()
         self.replies[packet_id] = reply
-        parts = (topic, packet_id.to_bytes(2, "big"))
         first = _PUBLISH | _QOS1
         stats = self.stats
         try:
@@ -213,6 +219,7 @@ class Mqtt(MQTTClient):
                 await wait_until(self.up, due)
                 reply.asked = True
                 reply.expect(due)
+                parts = (self.prefix + topic, packet_id.to_bytes(2, "big"))
                 try:
                     if not await self._write(first, parts, length, body, writer):
                         continue
@@ -337,14 +344,14 @@ class Mqtt(MQTTClient):
                 reply.give(max(body[2:]) if size > 2 else 0)
         elif kind == _PUBLISH and size > 2:
             self._handle_publish(first, body, cut)
-        elif kind == _CONNACK and size == 2 and not self.up.is_set():
+        elif kind == _CONNACK and size == 2 and not self.alive:
             if body[1]:
                 raise HubError(
                     "refused",
                     "the hub refused the device (%d): check its id and key, and that it is enabled"
                     % body[1],
                 )
-            self.up.set()
+            self.alive = True
             self._on_up()
         elif kind != _PINGRESP or size:
             raise HubError("protocol", "an unexpected packet (0x%02x, %d bytes)" % (first, size))
@@ -370,7 +377,7 @@ class Mqtt(MQTTClient):
             self.disconnect()
 
     async def pause(self, limit_ms):
-        """Lets nothing new be sent, and waits until what was sent is answered."""
+        """Lets no new message be sent, and waits until what was sent is answered."""
         self.up.clear()
         due = ticks_add(ticks_ms(), limit_ms)
         while ticks_diff(due, ticks_ms()) > 0 and (
@@ -380,6 +387,7 @@ class Mqtt(MQTTClient):
 
     def lost(self, error):
         """Ends the session: whoever waits for the hub is told `error`."""
+        self.alive = False
         self.up.clear()
         self.sock.drop()
         self._pinged = None
@@ -398,7 +406,7 @@ class Mqtt(MQTTClient):
                 reply.give(HubError("timeout", "the hub did not answer in time"))
         if link.blocked_since is not None and ticks_diff(now, link.blocked_since) > _STALL_MS:
             raise HubError("timeout", "the hub stopped reading")
-        if not self.up.is_set():
+        if not self.alive:
             return
         if self._pinged is not None:
             if ticks_diff(now, self._pinged) > min(self.keepalive * 500, _PONG_MS):

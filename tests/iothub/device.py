@@ -38,10 +38,10 @@ def lane(request: pytest.FixtureRequest) -> str:
 class Device:
     """The probe's process. What it told is in `told`."""
 
-    def __init__(self, lane: str, connection_string: str, ca: Path, **options: Any) -> None:
+    def __init__(self, lane: str, connection_string: Any, ca: Path, **options: Any) -> None:
         config = {"connection_string": connection_string, "ca": [str(ca)], **options}
         self._process = subprocess.Popen(
-            [LANES[lane], PROBE, json.dumps(config)],
+            [LANES[lane], PROBE],
             env=device_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -52,6 +52,7 @@ class Device:
         self.told: list[Json] = []
         self.prints = False  # whether lines that are no events (a traceback) are expected
         self._number = 0
+        self._write(config)
         threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Device:
@@ -75,11 +76,13 @@ class Device:
     def do(self, order: str, **fields: Any) -> int:
         """Gives an order; the number that its outcome will carry."""
         self._number += 1
-        line = json.dumps({"do": order, "number": self._number, **fields})
-        assert self._process.stdin
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        self._write({"do": order, "number": self._number, **fields})
         return self._number
+
+    def _write(self, line: Json) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(line) + "\n")
+        self._process.stdin.flush()
 
     def expect(self, event: str, timeout: float = 20, **fields: Any) -> Json:
         """The next thing told that is `event` with these fields; what came before is skipped."""
@@ -101,7 +104,9 @@ class Device:
             except ValueError:
                 if self.prints:
                     continue
-                raise AssertionError(f"not an event: {line}") from None
+                time.sleep(0.2)
+                rest = [self._lines.get() for _ in range(self._lines.qsize())]
+                raise AssertionError(f"not an event: {line}{''.join(rest)}") from None
             self.told.append(told)
             if holds(told):
                 return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import struct
@@ -16,10 +17,16 @@ class FakeHub:
     """Serves one TLS connection after another, each in a thread.
 
     `refuse`: the code in CONNACK. `silent`: takes all, answers nothing. `deaf`: stops reading.
-    `latency`: seconds before each answer. `twin`: the JSON that a twin request gets.
+    `latency`: seconds before each answer. `twin`: the JSON that a twin request gets. `assignment`:
+    what it answers as a provisioning service, after `polls` polls. With `client_authority` (a PEM
+    file) devices have to show a certificate; the common names seen are in `names`.
     """
 
-    def __init__(self, certificate: Path) -> None:
+    def __init__(self, certificate: Path, client_authority: Path | None = None) -> None:
+        self.names: list[str] = []
+        self.assignment: dict[str, object] = {}
+        self.assignment_status = 200
+        self.polls = 0
         self.refuse = 0
         self.silent = False
         self.deaf = threading.Event()
@@ -29,6 +36,9 @@ class FakeHub:
         self.published: list[tuple[int, str, bytes]] = []  # first byte, topic, payload
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        if client_authority:
+            self._context.verify_mode = ssl.CERT_REQUIRED
+            self._context.load_verify_locations(client_authority)
         self._listener = socket.create_server(("127.0.0.1", 0))
         # A small window, so that a hub that stops reading is soon felt.
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -46,8 +56,9 @@ class FakeHub:
 
     def close(self) -> None:
         """Nobody listens any more."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        if self._listener.fileno() != -1:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
         self.drop()
 
     def drop(self) -> None:
@@ -82,6 +93,8 @@ class FakeHub:
                 return
             with self._context.wrap_socket(plain, server_side=True) as connection:
                 self._connections.append(connection)
+                if shown := connection.getpeercert():
+                    self.names.append(dict(part[0] for part in shown["subject"])["commonName"])
                 for first, body in self._packets(connection):
                     if answer := self._answer(first, body):
                         time.sleep(self.latency)
@@ -113,7 +126,18 @@ class FakeHub:
         self.published.append((first, topic, rest))
         if topic.startswith("$iothub/twin/GET/"):
             return publish(f"$iothub/twin/res/200/{topic.partition('GET/')[2]}", self.twin)
+        if topic.startswith("$dps/"):
+            return self._provision(topic)
         return b""
+
+    def _provision(self, topic: str) -> bytes:
+        rid = topic.partition("$rid=")[2].partition("&")[0]
+        if self.polls:
+            self.polls -= 1
+            waiting = b'{"operationId":"op-1","status":"assigning"}'
+            return publish(f"$dps/registrations/res/202/?$rid={rid}&retry-after=1", waiting)
+        answer = json.dumps(self.assignment).encode()
+        return publish(f"$dps/registrations/res/{self.assignment_status}/?$rid={rid}", answer)
 
     def _packets(self, connection: ssl.SSLSocket) -> Iterator[tuple[int, bytes]]:
         while True:

@@ -1,8 +1,8 @@
 """On MicroPython: a HubClient that does what JSON lines on stdin say, and tells what happens.
 
-probe.py CONFIG   CONFIG is JSON: connection_string, ca, and the client's options; also "lag" (a
-5 ms ticker measures how late the loop gets), "methods" and "messages" (it takes them). Each line
-out is an object with "event".
+The first line in has connection_string, ca, and the client's options; also "lag" (a 5 ms ticker
+measures how late the loop gets), "methods" and "messages" (it takes them). Each line out is an
+object with "event".
 """
 
 import asyncio
@@ -121,8 +121,22 @@ def on_message(body, properties):
     tell("message", body=str(body, "utf-8"), properties=properties)
 
 
-async def main(config):
-    credentials = iothub.Credentials.parse(config.pop("connection_string"))
+async def main():
+    orders = asyncio.StreamReader(sys.stdin)
+    config = json.loads(await orders.readline())
+    text = config.pop("connection_string")
+    if "provisioning" in config:
+        from iothub.dps import Provisioning
+
+        credentials = None
+        config["provisioning"] = Provisioning(**config["provisioning"])
+    elif "certificate" in config:
+        host, port, device_id = text
+        credentials = iothub.Credentials(
+            host, device_id, None, port=port, certificate=config.pop("certificate")
+        )
+    else:
+        credentials = iothub.Credentials.parse(text)
     wants = {name: config.pop(name, False) for name in ("lag", "methods", "messages")}
     ticker = Ticker()
     if wants["lag"]:
@@ -145,7 +159,6 @@ async def main(config):
     if wants["messages"]:
         client.on_message(on_message)
     client.start()
-    orders = asyncio.StreamReader(sys.stdin)
     while True:
         line = await orders.readline()
         if not line:
@@ -154,4 +167,4 @@ async def main(config):
     await client.stop()
 
 
-asyncio.run(main(json.loads(sys.argv[1])))
+asyncio.run(main())

@@ -104,6 +104,7 @@ class Session:
 
     def _up(self):
         self.ups += 1
+        self.mqtt.up.set()
 
     def _message(self, topic, payload, packet_id):
         self.got.append((topic, None if payload is None else bytes(payload), packet_id))
@@ -178,7 +179,7 @@ async def test_the_hub_refuses():
     session = Session()
     error = await read_script(b"\x20\x02\x00\x05", session)
     assert error.code == "refused"
-    assert not session.mqtt.up.is_set() and session.ups == 0
+    assert not session.mqtt.alive and session.ups == 0
 
 
 async def test_publish_golden_and_acknowledged_by_id():
@@ -366,7 +367,7 @@ async def test_a_wrong_stream_ends_the_connection():
             assert e.code == "writer", e
         else:
             raise AssertionError("acknowledged")
-        assert session.link.dropped and not session.mqtt.up.is_set()
+        assert session.link.dropped and not session.mqtt.alive
         await settle()
         assert session.error.code == "closed"
         assert not session.mqtt.replies
