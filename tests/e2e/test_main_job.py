@@ -52,7 +52,7 @@ PORT = %d
 def talk(size):
     s = socket.socket()
     s.connect(socket.getaddrinfo("127.0.0.1", PORT)[0][-1])
-    s.sendall(b"x" * size)
+    s.write(b"x" * size)
     left = 2 * size
     while left:
         left -= len(s.recv(left))
