@@ -75,6 +75,10 @@ class FakeHub:
         """To the device, as it is."""
         self._connections[-1].sendall(packet)
 
+    def show(self, certificate: Path) -> None:
+        """Another certificate, from the next connection on."""
+        self._context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+
     def _accept(self) -> None:
         while True:
             try:
@@ -126,6 +130,9 @@ class FakeHub:
         self.published.append((first, topic, rest))
         if topic.startswith("$iothub/twin/GET/"):
             return publish(f"$iothub/twin/res/200/{topic.partition('GET/')[2]}", self.twin)
+        if topic.startswith("$iothub/twin/PATCH/properties/reported/"):
+            rid = topic.partition("$rid=")[2]
+            return publish(f"$iothub/twin/res/204/?$rid={rid}&$version=2", b"")
         if topic.startswith("$dps/"):
             return self._provision(topic)
         return b""

@@ -1,8 +1,8 @@
 """On MicroPython: a HubClient that does what JSON lines on stdin say, and tells what happens.
 
 The first line in has connection_string, ca, and the client's options; also "lag" (a 5 ms ticker
-measures how late the loop gets), "methods" and "messages" (it takes them). Each line out is an
-object with "event".
+measures how late the loop gets), "methods" and "messages" (it takes them), "roots" (the path for
+a new root). Each line out is an object with "event".
 """
 
 import asyncio
@@ -137,7 +137,7 @@ async def main():
         )
     else:
         credentials = iothub.Credentials.parse(text)
-    wants = {name: config.pop(name, False) for name in ("lag", "methods", "messages")}
+    wants = {name: config.pop(name, False) for name in ("lag", "methods", "messages", "roots")}
     ticker = Ticker()
     if wants["lag"]:
         asyncio.create_task(ticker.run())
@@ -151,6 +151,10 @@ async def main():
     client.on_desired(
         lambda desired, version, full: tell("desired", desired=desired, version=version, full=full)
     )
+    if wants["roots"]:
+        from iothub.roots import Roots
+
+        Roots(client, wants["roots"])
     if wants["methods"]:
         client.on_method("echo", lambda payload: (200, {"got": payload}))
         client.on_method("slow", slow)
