@@ -2,10 +2,13 @@
 """iothub.client and twin: what the application sees, on a hub that is played by the test."""
 
 import asyncio
+import gc
 import json
+import os
+import random
 
 from iothub import Credentials, HubClient, HubError, client, clock
-from mpy_iothub_mqtt import Pipe, settle
+from mpy_iothub_mqtt import FUZZ, Pipe, settle
 
 TEXT = "HostName=hub.test;DeviceId=dev;SharedAccessKey=c2VjcmV0"
 GET = "$iothub/twin/GET/?$rid="
@@ -219,3 +222,45 @@ async def test_a_failed_connect_is_tried_again():
     await sending
     assert bench.client.stats["failures"] >= 1
     await bench.client.stop()
+
+
+async def test_fuzzed_twins_methods_and_messages():
+    """Whatever comes as a message is handled or counted: no crash, no reconnect, no heap."""
+    rng = random
+    rng.seed(int(os.getenv("VEDETTE_FUZZ_SEED") or 7))
+    topics = (
+        "$iothub/twin/PATCH/properties/desired/?$version=5",
+        "$iothub/twin/res/200/?$rid=1",
+        "$iothub/twin/res/204/?$rid=2&$version=3",
+        "$iothub/methods/POST/echo/?$rid=1f",
+        "devices/dev/messages/devicebound/%24.mid=1&a=b",
+    )
+    payloads = ('{"a":{"b":[1,2.5,null,"x"]},"$version":6}', "[1]", "null", '"s"', "", '{"a":')
+    async with Bench() as bench:
+        bench.client.on_method("echo", lambda payload: (200, payload))
+        bench.client.on_message(lambda body, properties: len(body))
+        bench.client.guard = lambda callback, *args: None
+        heap = 0
+        for case in range(FUZZ):
+            topic, text = (
+                bytearray(rng.choice(topics).encode()),
+                bytearray(rng.choice(payloads).encode()),
+            )
+            for part in (topic, text):
+                for _ in range(rng.randrange(3)):
+                    if part:
+                        part[rng.randrange(len(part))] = 32 + rng.randrange(95)
+            if rng.randrange(4) == 0:
+                text = text[: rng.randrange(len(text) + 1)]
+            bench.hub.message(topic.decode(), text.decode())
+            if case % 50 == 49:
+                await settle()
+                bench.desired.clear()
+                bench.hub.published.clear()
+            if case % 1000 == 999:
+                await asyncio.sleep_ms(20)
+                gc.collect()
+                heap = heap or gc.mem_alloc()
+                assert gc.mem_alloc() < heap + 2048, (case, heap, gc.mem_alloc())
+        assert bench.client.connected and bench.client.stats["connects"] == 1
+        assert bench.client.stats["malformed"] > FUZZ // 10
