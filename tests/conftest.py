@@ -53,7 +53,7 @@ class DeviceFile(pytest.File):
             batch = Batch(self.path, lane, int(limit[1]) if limit else 60)
             for name in _TEST.findall(source):
                 yield DeviceTest.from_parent(
-                    self, name=f"{name}[{lane}]", function=name, batch=batch
+                    self, name=f"{name}[{lane}]", test=name, batch=batch
                 )
 
 
@@ -69,12 +69,12 @@ class Batch:
     def result(self, item: DeviceTest) -> tuple[str, str]:
         if self.results is None:
             chosen = [
-                other.function
+                other.test
                 for other in item.session.items
                 if isinstance(other, DeviceTest) and other.batch is self
             ]
             self.results = self.run(chosen)
-        return self.results.get(item.function, ("FAIL", "the test did not run"))
+        return self.results.get(item.test, ("FAIL", "the test did not run"))
 
     def run(self, names: list[str]) -> dict[str, tuple[str, str]]:
         program = LANES[self.lane]
@@ -123,9 +123,9 @@ class Batch:
 
 
 class DeviceTest(pytest.Item):
-    def __init__(self, *, function: str, batch: Batch, **rest: object) -> None:
+    def __init__(self, *, test: str, batch: Batch, **rest: object) -> None:
         super().__init__(**rest)  # type: ignore[arg-type]
-        self.function = function
+        self.test = test
         self.batch = batch
         # The batch has a limit of its own; pytest's would count it against the first test.
         self.add_marker(pytest.mark.timeout(batch.limit + 30))
