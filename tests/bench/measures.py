@@ -81,6 +81,26 @@ def measure(*budgets: Budget) -> Callable[[Callable[[], Samples]], Callable[[], 
     return register
 
 
+def command(
+    script: str, *arguments: str, lane: str = "64", heap: str = "", compiled: bool = False
+) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment that run tests/bench/device/SCRIPT on MicroPython.
+
+    With `compiled` the device code is loaded as .mpy, as a board does, else from its sources.
+    Errors: RuntimeError when the lane is missing.
+    """
+    program = LANES[lane]
+    if not program.exists():
+        raise RuntimeError(f"no {lane}-bit MicroPython: make setup-32")
+    environment = device_environment()
+    if compiled:
+        code = mpy.compile_all(mpy.architecture(program))
+        environment["MICROPYPATH"] = f"{code}:{environment['MICROPYPATH']}"
+    options = ["-X", f"heapsize={heap}"] if heap else []
+    path = str(ROOT / "tests/bench/device" / script)
+    return [str(program), *options, path, *arguments], environment
+
+
 def device(
     script: str,
     *arguments: str,
@@ -89,27 +109,14 @@ def device(
     limit: int = 120,
     compiled: bool = False,
 ) -> dict[str, list[float]]:
-    """Run tests/bench/device/SCRIPT on MicroPython; it prints one JSON object of samples.
+    """Run a script as `command` says; it prints one JSON object of samples.
 
-    With `compiled` the device code is loaded as .mpy, as a board does, else from its sources.
     Errors: RuntimeError with the script's output when it fails or the lane is missing.
     """
-    program = LANES[lane]
-    if not program.exists():
-        raise RuntimeError(f"no {lane}-bit MicroPython: make setup-32")
-    options = ["-X", f"heapsize={heap}"] if heap else []
-    environment = device_environment()
-    if compiled:
-        code = mpy.compile_all(mpy.architecture(program))
-        environment["MICROPYPATH"] = f"{code}:{environment['MICROPYPATH']}"
+    words, environment = command(script, *arguments, lane=lane, heap=heap, compiled=compiled)
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [program, *options, ROOT / "tests/bench/device" / script, *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=limit,
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit
         )
     if done.returncode:
         raise RuntimeError(f"{script} on {lane} bit: {done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from agentbench import der, running_hub
 from hubfixture import LocalHub
-from measures import Budget, Samples, device, measure
+from measures import Budget, Samples, command, device, measure
 from vedette_tools import mpy
 
 # What a board does not load: Linux's ports. (The simulated boards of the 32-bit lane do.)
@@ -27,6 +29,10 @@ TWIN = {
     }
 }
 HEAP_STEP = 1024
+IDLE_WARM_UP_S = 5
+IDLE_S = 10
+IDLE_RUNS = 3
+SOAK_INTERVALS = 100_000
 MPREMOTE = Path(sys.executable).with_name("mpremote")
 
 
@@ -51,6 +57,46 @@ def heap() -> Samples:
             "agent.heap_min": [job.least_heap(f"romfs:{job.image}") - job.image.stat().st_size],
             "agent.heap_steady_ram": job.hour(f"path:{job.code}"),
         }
+
+
+@measure(Budget("agent.day_units", "units", 24))
+def day_units() -> Samples:
+    return {"agent.day_units": device("agent_virtual.py", "day", heap="2m")["units"]}
+
+
+@measure(Budget("agent.idle_cpu", "% of a core", 0.2, portable=False))
+def idle_cpu() -> Samples:
+    with tempfile.TemporaryDirectory() as folder, running_hub(Path(folder)) as hub:
+        arguments = (hub.create_device("idle"), str(der(hub.ca, Path(folder))))
+        words, environment = command("agent_idle.py", *arguments, compiled=True)
+        with subprocess.Popen(
+            words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise RuntimeError("the agent did not connect")
+            time.sleep(IDLE_WARM_UP_S)
+            samples = []
+            for _ in range(IDLE_RUNS):
+                before = cpu_seconds(process.pid)
+                time.sleep(IDLE_S)
+                samples.append((cpu_seconds(process.pid) - before) / IDLE_S * 100)
+            process.kill()
+    return {"agent.idle_cpu": samples}
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process, from proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@measure(Budget("soak.heap_slope", "B", 0))
+def soak() -> Samples:
+    heap = device("agent_virtual.py", "soak", str(SOAK_INTERVALS), heap="2m", limit=1200)["heap"]
+    # What every interval leaves behind would be in each half; the first tenth warms up.
+    first, last = heap[1:5], heap[-4:]
+    return {"soak.heap_slope": [max(0.0, min(last) - max(first))]}
 
 
 class Job:
