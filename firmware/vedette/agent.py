@@ -111,6 +111,12 @@ class Agent:
         if self._own_client:
             await self.client.stop()
 
+    async def reconnect(self):
+        """Opens the agent's own hub connection anew; an application's is the application's."""
+        if self._own_client:
+            await self.client.stop()
+            self.client.start()
+
     def hand_over(self):
         """Moves all that was collected into the outbox; False when it has no room for all."""
         return all([collector.hand_over() for collector in self._running.values()])

@@ -4,6 +4,7 @@ import asyncio
 
 from iothub import HubError
 from micropython import const
+from nettap import sockets
 
 from . import log, settings
 
@@ -65,9 +66,12 @@ class Configuration:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            included = sockets.include_own
             problems, unknown = await self._take(self._document, self._version)
             self._agent.sender.wake()
             await self._report(problems, unknown)
+            if sockets.include_own != included:  # a socket is watched from its making, or never
+                await self._agent.reconnect()
 
     async def _take(self, document, version):
         agent = self._agent

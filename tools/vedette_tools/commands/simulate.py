@@ -47,7 +47,7 @@ def simulate(
     """Run the agent as on a board, until Ctrl-C; without --app, it runs alone."""
     if not HEAP.fullmatch(heap):
         raise CommandError(f"--heap {heap!r} is not a size such as 160k or 2m")
-    program = micropython or Path(sys.executable).with_name("micropython")
+    program = (micropython or Path(sys.executable).with_name("micropython")).absolute()
     if not os.access(program, os.X_OK):
         raise CommandError(f"{program} cannot be run. Give --micropython, or run `make setup`")
     fields = parse_connection_string(connection_string)
@@ -59,7 +59,9 @@ def simulate(
     # As on a board: compiled, since sources would need four times the heap.
     code = mpy.compile_all(mpy.architecture(program))
     environment = {**os.environ, "MICROPYPATH": f"{board}:{code}:.frozen"}
-    command = [str(program), "-X", f"heapsize={heap}", "-m", "main"]
+    # "w": a board's words have 32 bits; where they have 64, the same objects take twice the heap.
+    size = re.sub(r"([kKmM]?)$", r"w\1", heap, count=1)
+    command = [str(program), "-X", f"heapsize={size}", "-m", "main"]
     os.chdir(board)
     os.execve(program, command, environment)
 
