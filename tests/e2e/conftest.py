@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from hubfixture import LocalHub, hub, own_hub, wait_for  # noqa: F401 - fixtures
+from vedette_tools import mpy
 from vedette_tools.expand import expand
 
 VEDETTE = Path(sys.executable).with_name("vedette")
+MICROPYTHON = Path(sys.executable).with_name("micropython")
 MPY32 = Path(__file__).resolve().parents[2] / "build" / "mpy32" / "micropython"
 STOP_TIMEOUT_S = 15
 
@@ -50,6 +52,20 @@ class Agent:
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment
             )
         return self
+
+    def run_board(self) -> None:
+        """Start the board again with what is in its folder, as after a reset."""
+        code = mpy.compile_all(mpy.architecture(MICROPYTHON))
+        environment = {**self._environment, "MICROPYPATH": f"{self.board}:{code}:.frozen"}
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [MICROPYTHON, "-m", "main"],
+                cwd=self.board,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
 
     def stop(self) -> int:
         """End it as Ctrl-C does; returns the exit code."""
@@ -110,3 +126,13 @@ def rows(records: list[Json], name: str) -> list[Json]:
 def flows_to(records: list[Json], port: int) -> list[Json]:
     """The flows whose remote port is this one."""
     return [row for row in rows(records, "ConnectionCreate") if row["remote_port"] == port]
+
+
+def settled(local_hub: LocalHub, device: str) -> Json:
+    """Reported properties once the agent runs with the twin it has now."""
+    version = local_hub.twin(device)["properties"]["desired"]["$version"]
+
+    def applied(reported: Json) -> bool:
+        return reported.get("microAgent", {}).get("applied_version") == version
+
+    return local_hub.wait_reported(device, applied)["microAgent"]

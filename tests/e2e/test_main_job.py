@@ -7,7 +7,7 @@ import time
 import pytest
 from hubfixture import LocalHub, wait_for
 
-from .conftest import MPY32, QUICK, Agent, Json, flows_to, rows
+from .conftest import MPY32, QUICK, Agent, flows_to, rows, settled
 from .peers import tcp_echo, udp_sink
 
 # At `go`, sends FLOWS datagram flows to one port without a break, so that they fall into one
@@ -72,16 +72,6 @@ LANES = [
         marks=pytest.mark.skipif(not MPY32.exists(), reason="no 32-bit MicroPython here"),
     ),
 ]
-
-
-def settled(hub: LocalHub, device: str) -> Json:
-    """Reported properties once the agent runs with the twin it has now."""
-    version = hub.twin(device)["properties"]["desired"]["$version"]
-
-    def applied(reported: Json) -> bool:
-        return reported.get("microAgent", {}).get("applied_version") == version
-
-    return hub.wait_reported(device, applied)["microAgent"]
 
 
 @pytest.mark.parametrize("lane", LANES)
