@@ -80,7 +80,7 @@ def test_300_flows_in_one_interval(hub: LocalHub, agent: Agent, lane: tuple[str,
     connection_string = hub.create_device(device)
     hub.set_twin(device, {"microAgent": QUICK})
     with udp_sink() as sink:
-        agent.start(connection_string, UDP_APP % (300, sink.port), "--heap", "400k", *lane)
+        agent.start(connection_string, UDP_APP % (300, sink.port), "--heap", "160k", *lane)
         settled(hub, device)
         (agent.board / "go").touch()
         records = hub.wait_events(device, lambda found: len(flows_to(found, sink.port)) >= 256)

@@ -20,7 +20,7 @@ class Collector(Base):
         super().__init__(agent)
         tap.install()
         self.table = tap.table
-        self._evicted = 0
+        self._evicted = self.table.evicted
 
     def start(self):
         settings = self.agent.settings
