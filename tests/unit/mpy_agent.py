@@ -1,0 +1,246 @@
+"""The agent around a stand-in hub client: twins, hand-over, restart of collectors, stopping."""
+
+import asyncio
+import json
+
+from iothub import HubError
+from vedette import log, tap
+from vedette.agent import Agent
+from vedette.store import Store
+
+log.level = 0
+_QUIET = {
+    "SystemInformation_Disabled": True,
+    "Heartbeat_Disabled": True,
+    "Statistics_Disabled": True,
+}
+
+
+class Client:
+    """Stands in for the hub client: a twin to push, messages and reports to look at."""
+
+    def __init__(self):
+        self.connected = True
+        self.last_error = None
+        self.stats = {"connects": 1}
+        self.reports = []
+        self.events = []
+        self.push = None
+
+    def on_connection(self, callback):
+        pass
+
+    def on_desired(self, callback):
+        self.push = callback
+
+    async def report(self, patch):
+        if not self.connected:
+            raise HubError("closed", "no connection")
+        self.reports.append(json.loads(json.dumps(patch)))
+
+    async def send_stream(self, length, writer, properties):
+        body = bytearray()
+
+        async def write(chunk):
+            body.extend(chunk)
+
+        await writer(write)
+        self.events += json.loads(body)["Events"]
+
+    async def until(self, count):
+        """Waits until so many reports have come; returns the last."""
+        for _ in range(300):
+            if len(self.reports) >= count:
+                return self.reports[count - 1]
+            await asyncio.sleep_ms(10)
+        raise AssertionError("only %d reports" % len(self.reports))
+
+    def flows(self):
+        return [event for event in self.events if event["Name"] == "ConnectionCreate"]
+
+
+def _start(module=False, outbox_size=16384, store="state"):
+    client = Client()
+    agent = Agent(client, False, module, Store(store), outbox_size)
+    agent.start()
+    return client, agent
+
+
+def _connect(number=1):
+    token = tap.table.open(6, 1, bytes((10, 0, 0, 7)), 40000, bytes((10, 0, 0, 9)), number)
+    return tap.table.count_out(token, 100)
+
+
+async def test_a_change_hands_over_first_in_the_old_form_and_then_applies():
+    client, agent = _start()
+    client.push({"microAgent": dict(_QUIET)}, 1, True)
+    await client.until(1)
+    _connect()
+    client.push(
+        {"microAgent": {"Message_Format": "objects", "NetworkActivity_CacheSize": 16}}, 2, False
+    )
+    state = (await client.until(2))["microAgent"]
+    assert (state["latest_state"], state["applied_version"]) == ("success", 2)
+    assert state["Message_Format"] == "objects" and state["Heartbeat_Disabled"]
+    for number in range(20):
+        _connect(number)
+    await agent.stop()
+    before, after = client.flows()
+    assert "rows" in before["Payload"] and len(before["Payload"]["rows"]) == 1
+    assert len(after["Payload"]) == 16  # the table took on its new size
+
+
+async def test_a_bad_document_changes_nothing_and_is_reported_with_reasons():
+    client, agent = _start()
+    client.push({"microAgent": dict(_QUIET, Message_MaxSize=8192)}, 1, True)
+    await client.until(1)
+    bad = {"Message_MaxSize": 1, "Message_Format": "objects", "Colour": "red"}
+    client.push({"microAgent": bad}, 2, False)
+    state = (await client.until(2))["microAgent"]
+    assert (state["latest_state"], state["applied_version"]) == ("failed", 1)
+    assert state["Message_MaxSize"] == 8192 and state["Message_Format"] == "columns"
+    keys = [field["key"] for field in state["latest_invalid_fields"]]
+    assert sorted(keys) == ["Colour", "Message_MaxSize"]
+    # What was refused is still the hub's document: a patch that mends it makes all of it good.
+    client.push({"microAgent": {"Message_MaxSize": None}}, 3, False)
+    state = (await client.until(3))["microAgent"]
+    assert (state["latest_state"], state["applied_version"]) == ("success", 3)
+    assert state["Message_Format"] == "objects" and state["Message_MaxSize"] == 65536
+    await agent.stop()
+    (told,) = [event for event in client.events if event["Name"] == "ConfigurationError"]
+    assert told["Payload"]["rows"][0][0] == "Message_MaxSize"
+    assert agent.counters["settings_refused"] == 1
+
+
+async def test_a_device_identity_looks_at_its_section_only():
+    client, agent = _start()
+    client.push({"application": {"a": 1}, "Message_Format": "objects"}, 1, True)
+    state = (await client.until(1))["microAgent"]
+    assert state["latest_invalid_fields"] == [] and state["Message_Format"] == "columns"
+    client.push({"application": {"a": 2}}, 2, False)
+    client.push({"microAgent": {"Message_Format": "objects"}}, 3, False)
+    assert (await client.until(2))["microAgent"]["applied_version"] == 3
+    client.push({"microAgent": None}, 4, False)
+    assert (await client.until(3))["microAgent"]["Message_Format"] == "columns"
+    client.push({"microAgent": 5}, 5, False)
+    state = (await client.until(4))["microAgent"]
+    assert state["latest_invalid_fields"] == [
+        {"key": "microAgent", "reason": "must be an object of settings"}
+    ]
+    await agent.stop()
+
+
+async def test_a_module_identity_looks_at_the_root():
+    client, agent = _start(module=True, store="module")
+    client.push({"Message_Format": "objects"}, 1, True)
+    state = await client.until(1)
+    assert state["Message_Format"] == "objects" and state["latest_state"] == "success"
+    await agent.stop()
+
+
+async def test_a_document_over_the_limits_is_refused_until_the_next_whole_one():
+    client, agent = _start(store="limits")
+    client.push({"microAgent": {"Colour": "x" * 5000, "Message_Format": "objects"}}, 1, True)
+    assert (await client.until(1))["microAgent"]["latest_state"] == "failed"
+    client.push({"microAgent": {"Colour": None}}, 2, False)
+    state = (await client.until(2))["microAgent"]
+    assert "limits" in state["latest_invalid_fields"][0]["reason"]
+    client.push({"microAgent": {"Message_Format": "objects"}}, 2, True)
+    assert (await client.until(3))["microAgent"]["Message_Format"] == "objects"
+    await agent.stop()
+
+
+async def test_the_last_good_configuration_and_the_agents_id_outlive_a_restart():
+    client, agent = _start(store="kept")
+    client.push({"microAgent": {"Message_Format": "objects"}}, 1, True)
+    await client.until(1)
+    client.push({"microAgent": {"Message_Format": "none"}}, 2, False)
+    await client.until(2)
+    await agent.stop()
+    again = Agent(Client(), False, False, Store("kept"), 4096)
+    again.start()
+    assert again.settings["Message_Format"] == "objects"
+    assert again.sender._agent_id == agent.sender._agent_id and len(agent.sender._agent_id) == 36
+    await again.stop()
+
+
+async def test_a_damaged_configuration_file_means_defaults_and_is_counted():
+    for text in ('{"Message_For', "[1]", '{"Message_Format": "xml"}', "\xff" * 9000):
+        Store("damaged").keep("settings", {})
+        with open("damaged/settings.json", "w") as file:
+            file.write(text)
+        agent = Agent(Client(), False, False, Store("damaged"), 4096)
+        agent.start()
+        assert agent.settings["Message_Format"] == "columns"
+        assert agent.store.corrupt == 1, text[:20]
+        await agent.stop()
+
+
+async def test_an_interval_without_flows_sends_nothing():
+    client, agent = _start(store="empty")
+    await agent._running["NetworkActivity"].collect()
+    assert agent.outbox.count == 0
+    await agent.stop()
+
+
+async def test_flows_without_room_in_the_outbox_stay_in_the_table():
+    client, agent = _start(store="full", outbox_size=4096)
+    client.connected = False
+    network = agent._running["NetworkActivity"]
+    for number in range(30):
+        _connect(number)
+    await network.collect()
+    for number in range(30, 70):
+        _connect(number)
+    _connect(30)
+    await network.collect()
+    assert agent.counters["collections_deferred"] == 1
+    assert tap.table.live == 40
+    client.connected = True
+    await agent.sender.flush()
+    await network.collect()
+    await agent.sender.flush()
+    rows = [row for event in client.flows() for row in event["Payload"]["rows"]]
+    assert len(rows) == 70 and sorted(row[3] for row in rows)[-1] == 2
+    await agent.stop()
+
+
+async def test_a_disabled_collector_rests_and_starts_empty():
+    client, agent = _start(store="disabled")
+    client.push({"microAgent": dict(_QUIET, NetworkActivity_Disabled=True)}, 1, True)
+    await client.until(1)
+    assert not agent._running
+    _connect()
+    client.push({"microAgent": {"NetworkActivity_Disabled": False}}, 2, False)
+    await client.until(2)
+    assert list(agent._running) == ["NetworkActivity"] and tap.table.live == 0
+    await agent.stop()
+
+
+async def test_stop_is_bounded_when_the_hub_does_not_answer():
+    client, agent = _start(store="stuck")
+
+    async def never(length, writer, properties):
+        await asyncio.sleep(3600)
+
+    client.send_stream = never
+    _connect()
+    await agent.stop(0.2)
+    assert agent.outbox.count == 1
+    await agent.stop(0.2)  # twice is once
+
+
+async def test_flows_that_gave_way_are_told_of():
+    client, agent = _start(store="evicted")
+    values = dict(
+        _QUIET, NetworkActivity_CacheSize=16, NetworkActivity_OverflowPolicy="DropOldest"
+    )
+    client.push({"microAgent": values}, 1, True)
+    await client.until(1)
+    for number in range(20):
+        _connect(number)
+    await agent._running["NetworkActivity"].collect()
+    await agent.stop()
+    (told,) = [event for event in client.events if event["Name"] == "ConfigurationError"]
+    key, reason = told["Payload"]["rows"][0]
+    assert key == "NetworkActivity_CacheSize" and reason.startswith("4 flows"), reason

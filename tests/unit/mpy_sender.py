@@ -1,0 +1,183 @@
+"""From the outbox to the hub: packing, acknowledgement, retries, quota, expiry."""
+
+import asyncio
+import json
+
+from iothub import HubError, clock
+from vedette import messages
+from vedette.outbox import Outbox
+from vedette.sender import Sender
+from vedette.settings import Settings
+
+clock._seconds += 86400  # the device has been up for a day
+
+AGENT = "8b0e6f0e-6c1f-4a53-9f5e-1d2c3b4a5968"
+
+
+class Client:
+    """Stands in for the hub client; fails as many times as `failures` says, half-way."""
+
+    def __init__(self):
+        self.connected = True
+        self.failures = 0
+        self.messages = []
+        self.properties = []
+
+    async def send_stream(self, length, writer, properties):
+        body = bytearray()
+
+        async def write(chunk):
+            if self.failures and len(body) >= length // 3:
+                self.failures -= 1
+                raise HubError("closed", "the connection was lost")
+            body.extend(chunk)
+
+        await writer(write)
+        assert len(body) == length
+        self.messages.append(json.loads(body))
+        self.properties.append(properties)
+
+    def events(self):
+        return [event for message in self.messages for event in message["Events"]]
+
+
+def _make(values=None, size=60000):
+    client, outbox = Client(), Outbox(size)
+    return client, outbox, Sender(client, outbox, Settings({}, values), AGENT)
+
+
+def _add(outbox, name, priority=1, padding=0, when=None):
+    text = messages.head(name, "Security", "Periodic")
+    text += messages.payload(("text",), [["x" * padding]], False)
+    outbox.add(text.encode(), priority, clock.uptime() if when is None else when, 60)
+
+
+def _names(client):
+    return [event["Name"] for event in client.events()]
+
+
+async def _refused(sender):
+    try:
+        await sender.flush()
+    except HubError:
+        return True
+    return False
+
+
+async def test_all_that_waits_is_one_message_high_first():
+    client, outbox, sender = _make()
+    for name, priority in (("Low", 2), ("Medium", 1), ("High", 0)):
+        _add(outbox, name, priority)
+    await sender.flush()
+    assert len(client.messages) == 1 and _names(client) == ["High", "Medium", "Low"]
+    assert outbox.count == 0
+    assert (sender.sent, sender.acknowledged, sender.events_sent) == (1, 1, 3)
+    message = client.messages[0]
+    assert message["AgentId"] == AGENT and message["MessageSchemaVersion"] == "1.0"
+    properties = client.properties[0]
+    assert properties["$.mid"] == message["Events"][0]["Id"]
+    assert properties["$.ct"] == "application/json" and properties["$.ce"] == "utf-8"
+    assert properties["$.ifid"] == "urn:azureiot:Security:SecurityAgent:1"
+
+
+async def test_messages_keep_to_the_size_that_is_set():
+    client, outbox, sender = _make({"Message_MaxSize": 4096})
+    for number in range(9):
+        _add(outbox, "E%d" % number, padding=900)
+    await sender.flush()
+    assert [len(message["Events"]) for message in client.messages] == [3, 3, 3]
+    assert _names(client) == ["E%d" % number for number in range(9)]
+    # An event from a time when more was allowed goes alone.
+    _add(outbox, "Long", padding=6000)
+    _add(outbox, "Short")
+    await sender.flush()
+    assert [len(message["Events"]) for message in client.messages[3:]] == [1, 1]
+
+
+async def test_what_is_not_acknowledged_is_sent_again_the_same():
+    client, outbox, sender = _make()
+    for name in ("A", "B"):
+        _add(outbox, name, padding=3000)
+    client.failures = 2
+    assert await _refused(sender) and await _refused(sender)
+    assert outbox.count == 2 and not client.messages
+    (first, _) = outbox.entries(1)
+    identity = messages.uuid(outbox.header(first)[-1])
+    await sender.flush()
+    assert _names(client) == ["A", "B"] and outbox.count == 0
+    assert client.events()[0]["Id"] == identity
+    assert (sender.sent, sender.acknowledged, sender.retried) == (3, 1, 2)
+
+
+async def test_nothing_is_tried_without_a_connection():
+    client, outbox, sender = _make()
+    client.connected = False
+    _add(outbox, "A")
+    await sender.flush()
+    assert outbox.count == 1 and sender.sent == 0
+
+
+async def test_an_event_that_comes_while_one_is_sent_is_not_lost():
+    client, outbox, sender = _make()
+    _add(outbox, "A", padding=3000)
+    plain = client.send_stream
+
+    async def slow(length, writer, properties):
+        _add(outbox, "B")
+        client.send_stream = plain
+        await plain(length, writer, properties)
+
+    client.send_stream = slow
+    await sender.flush()
+    assert _names(client) == ["A", "B"] and outbox.count == 0
+
+
+async def test_the_days_quota_counts_metered_units_and_lets_high_go_first():
+    client, outbox, sender = _make({"Message_DailyQuota": 3, "Message_MaxSize": 4096})
+    for name, priority in (("Low", 2), ("Medium", 1), ("High 1", 0), ("High 2", 0), ("Small", 2)):
+        _add(outbox, name, priority, 100 if name == "Small" else 3200)
+    await sender.flush()
+    assert _names(client) == ["High 1", "Small", "High 2", "Medium"], _names(client)
+    assert sender.day_units == 3 and sender.day_messages == 3
+    assert outbox.count == 1 and sender.quota_waits == 1
+    sender._day -= 1  # the next day
+    await sender.flush()
+    assert _names(client)[-1] == "Low" and outbox.count == 0
+    assert sender.day_units == 1
+
+
+async def test_what_is_too_old_is_dropped_and_counted():
+    client, outbox, sender = _make({"IothubModule_MessageTimeout": 1})
+    _add(outbox, "Old", when=clock.uptime() - 61)
+    _add(outbox, "Young", when=clock.uptime() - 30)
+    await sender.flush()
+    assert _names(client) == ["Young"] and outbox.expired == 1
+
+
+async def test_the_time_told_is_that_of_the_collection():
+    client, outbox, sender = _make()
+    _add(outbox, "A", when=clock.uptime() - 3600)
+    before = clock.unix()
+    await sender.flush()
+    told = client.events()[0]["TimestampUTC"]
+    assert clock.utc(before - 3601) <= told <= clock.utc(clock.unix() - 3599), told
+
+
+async def test_the_task_sends_when_woken_and_tries_again_by_itself():
+    client, outbox, sender = _make()
+    task = asyncio.create_task(sender.run())
+    client.failures = 1
+    _add(outbox, "A", padding=3000)
+    sender.wake()
+    for _ in range(100):
+        await asyncio.sleep_ms(10)
+        if sender.sent:
+            break
+    assert outbox.count == 1
+    sender.wake()  # as a new connection does; by itself it waits for 5 s
+    for _ in range(100):
+        await asyncio.sleep_ms(10)
+        if client.messages:
+            break
+    assert _names(client) == ["A"]
+    task.cancel()
