@@ -74,7 +74,7 @@ def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
         ('{\n "connection_string": "x",\n "ca": y}', "line 3, column 9"),
         ("[]", "must hold an object"),
         ({"ca": "ca.der"}, "connection_string is missing"),
-        ({**GOOD, "conection": 1}, "conection is no key"),
+        ({**GOOD, "colour": 1}, "colour is no key"),
         ({**GOOD, "ca": 5}, "ca must be a path"),
         ({**GOOD, "ca": []}, "ca must be a path"),
         ({**GOOD, "watchdog": True}, "watchdog must be an integer"),
