@@ -6,6 +6,7 @@ umqtt writes would each wait for the delayed ACK of the one before (Nagle, 40 ms
 
 import errno
 import gc
+import os
 from asyncio import core
 from time import ticks_ms
 
@@ -58,8 +59,9 @@ def _der(source, code):
     if not isinstance(source, str):
         return source
     try:
+        size = os.stat(source)[6]  # a read takes as much heap as it might read
         with open(source, "rb") as file:
-            return file.read(_MAX_DER)
+            return file.read(min(size, _MAX_DER))
     except OSError:
         raise HubError(code, "cannot read " + source)
 
