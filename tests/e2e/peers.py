@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def tcp_echo() -> Iterator[TcpEcho]:
         stop = threading.Event()
 
         def serve(connection: socket.socket, port: int) -> None:
-            with connection:
+            with connection, contextlib.suppress(TimeoutError):  # a client that went silent
                 total = 0
                 while data := connection.recv(65536):
                     total += len(data)
@@ -84,3 +85,17 @@ def tcp_echo() -> Iterator[TcpEcho]:
         finally:
             stop.set()
             thread.join()
+
+
+def free_range(count: int) -> int:
+    """The first of so many UDP ports on loopback that nobody has now."""
+    for first in range(20000, 60000 - count, count):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                    sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise RuntimeError("no free ports")

@@ -8,22 +8,23 @@ import pytest
 from hubfixture import LocalHub, wait_for
 
 from .conftest import MPY32, QUICK, Agent, flows_to, rows, settled
-from .peers import tcp_echo, udp_sink
+from .peers import free_range, tcp_echo, udp_sink
 
 # At `go`, sends FLOWS datagram flows to one port without a break, so that they fall into one
-# interval; flow i has i % 5 + 1 datagrams of i + 1 bytes. At `again`, sends 5 flows more.
+# interval; flow i comes from port FIRST + i and has i % 5 + 1 datagrams of i + 1 bytes. At
+# `again`, sends 5 flows more.
 UDP_APP = """
 import asyncio, os, socket
 
-FLOWS, PORT = %d, %d
+FLOWS, PORT, FIRST = %d, %d, %d
 TARGET = socket.getaddrinfo("127.0.0.1", PORT)[0][-1]
-kept = []
 
 def flow(i):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(socket.getaddrinfo("127.0.0.1", FIRST + i)[0][-1])
     for _ in range(i %% 5 + 1):
         s.sendto(bytes(i + 1), TARGET)
-    kept.append(s)  # closed, its port could come again: that would be the same flow
+    s.close()
 
 async def main():
     while not exists("go"):
@@ -32,8 +33,8 @@ async def main():
         flow(i)
     while not exists("again"):
         await asyncio.sleep_ms(50)
-    for i in range(5):
-        flow(1000 + i)
+    for i in range(400, 405):
+        flow(i)
     await asyncio.sleep(3600)
 
 def exists(path):
@@ -80,7 +81,9 @@ def test_300_flows_in_one_interval(hub: LocalHub, agent: Agent, lane: tuple[str,
     connection_string = hub.create_device(device)
     hub.set_twin(device, {"microAgent": QUICK})
     with udp_sink() as sink:
-        agent.start(connection_string, UDP_APP % (300, sink.port), "--heap", "160k", *lane)
+        agent.start(
+            connection_string, UDP_APP % (300, sink.port, free_range(405)), "--heap", "160k", *lane
+        )
         settled(hub, device)
         (agent.board / "go").touch()
         records = hub.wait_events(device, lambda found: len(flows_to(found, sink.port)) >= 256)
@@ -101,9 +104,8 @@ def test_300_flows_in_one_interval(hub: LocalHub, agent: Agent, lane: tuple[str,
         assert row["hit_count"] == sink.datagrams[port], port
     assert len(sent) == 305
     # The next interval started empty, and had room again.
-    assert sorted(row["bytes_out"] for row in later) == sorted(
-        (1001 + i) * ((1000 + i) % 5 + 1) for i in range(5)
-    )
+    sizes = sorted(row["bytes_out"] for row in later)
+    assert sizes == sorted((i + 1) * (i % 5 + 1) for i in range(400, 405))
     refused = sum(i % 5 + 1 for i in range(256, 300))
     last = hub.wait_events(
         device, lambda found: any(r["flows_refused"] for r in rows(found, "Statistics"))
