@@ -29,7 +29,8 @@ def main(port, closed_port):
     show("read 6", s.read, 6)
     if hasattr(s, "sendall"):
         show("sendall", s.sendall, memoryview(b"all of it"))
-        show("read all", s.read, 9)
+        show("sendall text", s.sendall, "grün")
+        show("read all", s.read, 14)
     show("print", print, "printed", 7)
     poll = select.poll()
     poll.register(s, select.POLLIN | select.POLLOUT)
