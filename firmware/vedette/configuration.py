@@ -66,12 +66,21 @@ class Configuration:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            included = sockets.include_own
-            problems, unknown = await self._take(self._document, self._version)
-            self._agent.sender.wake()
-            await self._report(problems, unknown)
-            if sockets.include_own != included:  # a socket is watched from its making, or never
-                await self._agent.reconnect()
+            try:
+                await self._answer()
+            except Exception as error:  # such as no heap for now: the document is tried again
+                self._agent.scheduler.errors += 1
+                log.failed("configuration", error)
+                await asyncio.sleep(_RETRY_S)
+                self._changed.set()
+
+    async def _answer(self):
+        included = sockets.include_own
+        problems, unknown = await self._take(self._document, self._version)
+        self._agent.sender.wake()
+        await self._report(problems, unknown)
+        if sockets.include_own != included:  # a socket is watched from its making, or never
+            await self._agent.reconnect()
 
     async def _take(self, document, version):
         agent = self._agent

@@ -2,8 +2,7 @@
 
 In `columns` form, what neighbouring rows share stands once, in the tables of `shared`: each row
 of such a table begins with the number of rows that it goes for, and these tables together with
-`rows` give back the objects (`vedette_tools.expand`). Of a flow's two ports the one that names the
-service is shared: the remote one of an outgoing flow, the local one of an incoming one.
+`rows` give back the objects (`vedette_tools.expand`).
 """
 
 import flowtable
@@ -17,16 +16,18 @@ OBJECTS_ROW_MAX = const(512)
 
 _HOSTS_MAX = const(1024)  # bytes of host names kept with a snapshot
 _NAME_MAX = const(64)
+_RECORD = const(44)  # bytes of a flow in a snapshot, of which the first are the remote address
+_ADDRESS = const(16)
 _NO_ROW = const(256)
 _TRANSPORTS = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP"}
 
 _COLUMNS = (
-    '{"columns":["client_port","bytes_in","bytes_out","hit_count","first_seen","last_seen"],'
-    '"rows":['
+    '{"columns":["local_port","remote_port","bytes_in","bytes_out","hit_count","first_seen",'
+    '"last_seen"],"rows":['
 )
 _SERVICES = (
     '],"shared":[{"columns":["row_count","direction","transport_protocol",'
-    '"application_protocol","local_address","service_port"],"rows":['
+    '"application_protocol","local_address"],"rows":['
 )
 _REMOTES = ']},{"columns":["row_count","remote_address","host_name"],"rows":['
 _OBJECT = (
@@ -52,17 +53,23 @@ def take(table, view, host_name):
     end = at + _HOSTS_MAX - 8
     count = table.drain(view)
     flowtable.sort(view)
+    first = size - _RECORD * count
     last = None
-    for row in range(count):
-        remote = flowtable.unpack(view, row)[5]
-        if remote != last:
-            last = remote
-            name = _host_bytes(host_name(remote) if remote else None)
-            if name and at + 2 + len(name) <= end:
-                view[at] = row
-                view[at + 1] = len(name)
-                view[at + 2 : at + 2 + len(name)] = name
-                at += 2 + len(name)
+    try:
+        for row in range(count):
+            start = first + _RECORD * row
+            raw = view[start : start + _ADDRESS]  # compared as it is: unpacking all takes long
+            if raw != last:
+                last = raw
+                remote = flowtable.unpack(view, row)[5]
+                name = _host_bytes(host_name(remote) if remote else None)
+                if name and at + 2 + len(name) <= end:
+                    view[at] = row
+                    view[at + 1] = len(name)
+                    view[at + 2 : at + 2 + len(name)] = name
+                    at += 2 + len(name)
+    except MemoryError:
+        pass  # the table is empty already: better flows with fewer names than none
     view[at + 1] = 0
     at = (at + 2 + 2 + 3) & ~3
     view[at - 2] = size & 255
@@ -132,10 +139,8 @@ def _runs(rows, shared, text):
 
 
 def _row(row, interval):
-    client_port = row[6] if row[1] == IN else row[4]
-    return "[%s,%d,%d,%d,%d,%d]" % (
-        (_port(client_port, row[0]), row[7], row[8]) + _seen(row, interval)
-    )
+    ports = _port(row[4], row[0]), _port(row[6], row[0])
+    return "[%s,%s,%d,%d,%d,%d,%d]" % (ports + row[7:9] + _seen(row, interval))
 
 
 def _seen(row, interval):
@@ -143,17 +148,16 @@ def _seen(row, interval):
 
 
 def _service(row):
-    return row[0], row[1], row[2], row[3], row[4] if row[1] == IN else row[6]
+    return row[:4]
 
 
 def _service_text(count, service):
-    return '[%d,"%s","%s",%s,%s,%s]' % (
+    return '[%d,"%s","%s",%s,%s]' % (
         count,
         _direction(service[1]),
         _TRANSPORTS[service[0]],
         _text(app_name(service[2])),
         _text(address_text(service[3])),
-        _port(service[4], service[0]),
     )
 
 

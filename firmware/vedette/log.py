@@ -28,6 +28,14 @@ def info(text):
     _line(INFO, "info", text)
 
 
+def failed(what, error):
+    """Tells of an error that nobody expected. Does not raise, not even without any heap left."""
+    try:
+        _line(ERROR, "error", "%s failed: %r" % (what, error))
+    except MemoryError:
+        pass  # it is counted all the same
+
+
 def _line(severity, label, text):
     if severity <= level:
         print("vedette %s: %s" % (label, text[:_LINE_MAX].replace("\n", " ")), file=sys.stderr)

@@ -75,9 +75,9 @@ class Scheduler:
             self.late_max_ms = max(self.late_max_ms, late)
             now = self._uptime()
             for hook in self._hooks:
-                hook(now)
+                self._call(hook, now)
             if await self._run_due(now) and after:
-                after()
+                self._call(after)
             wait = time.ticks_diff(time.ticks_add(due, _BEAT_MS), self._ticks_ms())
             if wait < 0:  # jobs took longer than a beat: that is their time, not lateness
                 wait = 0
@@ -94,5 +94,12 @@ class Scheduler:
                     await job.run()
                 except Exception as error:
                     self.errors += 1
-                    log.error("job %s failed: %r" % (job.name, error))
+                    log.failed(job.name, error)
         return ran
+
+    def _call(self, function, *args):
+        try:
+            function(*args)
+        except Exception as error:
+            self.errors += 1
+            log.failed("a beat", error)

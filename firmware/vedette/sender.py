@@ -37,6 +37,7 @@ class Sender:
         self.acknowledged = 0
         self.retried = 0
         self.events_sent = 0
+        self.errors = 0
         self.day_messages = 0
         self.day_units = 0
         self.day_bytes = 0
@@ -59,6 +60,10 @@ class Sender:
                 retry = 0
             except HubError as error:
                 log.warning("not sent, kept: %s" % error)
+                retry = min(max(2 * retry, _RETRY_MIN_S), _RETRY_MAX_S)
+            except Exception as error:  # such as no heap for now: all is kept, and tried again
+                self.errors += 1
+                log.failed("sending", error)
                 retry = min(max(2 * retry, _RETRY_MIN_S), _RETRY_MAX_S)
 
     async def _rest(self, seconds):

@@ -201,7 +201,7 @@ async def test_flows_without_room_in_the_outbox_stay_in_the_table():
     await network.collect()
     await agent.sender.flush()
     rows = [row for event in client.flows() for row in event["Payload"]["rows"]]
-    assert len(rows) == 70 and sorted(row[3] for row in rows)[-1] == 2
+    assert len(rows) == 70 and sorted(row[4] for row in rows)[-1] == 2
     await agent.stop()
 
 
@@ -244,3 +244,19 @@ async def test_flows_that_gave_way_are_told_of():
     (told,) = [event for event in client.events if event["Name"] == "ConfigurationError"]
     key, reason = told["Payload"]["rows"][0]
     assert key == "NetworkActivity_CacheSize" and reason.startswith("4 flows"), reason
+
+
+async def test_a_configuration_that_meets_an_error_goes_on():
+    client, agent = _start(store="error")
+    plain = client.report
+
+    async def without_heap(patch):
+        client.report = plain
+        raise MemoryError("no heap")
+
+    client.report = without_heap
+    client.push({"microAgent": dict(_QUIET)}, 1, True)
+    for _ in range(50):
+        await asyncio.sleep_ms(1)
+    assert agent.scheduler.errors == 1 and not agent._tasks[2].done()
+    await agent.stop()

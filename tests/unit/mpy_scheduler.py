@@ -181,3 +181,18 @@ async def test_hooks_are_fed_every_second_and_after_follows_jobs():
     scheduler.drop_hook(beats.append)
     await clock.run(scheduler, 5)
     assert len(beats) == 61
+
+
+async def test_a_hook_that_raises_is_counted_and_the_beats_go_on():
+    clock, scheduler = _make()
+    beats = []
+
+    def bad(_):
+        raise MemoryError("on purpose")
+
+    log.level = 0
+    scheduler.every_beat(bad)
+    scheduler.every_beat(beats.append)
+    await clock.run(scheduler, 5)
+    log.level = log.INFO
+    assert scheduler.errors == 6 and len(beats) == 6

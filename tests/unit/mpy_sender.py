@@ -181,3 +181,23 @@ async def test_the_task_sends_when_woken_and_tries_again_by_itself():
             break
     assert _names(client) == ["A"]
     task.cancel()
+
+
+async def test_an_error_that_nobody_expects_is_counted_and_nothing_is_lost():
+    client, outbox, sender = _make()
+    _add(outbox, "A")
+    plain = client.send_stream
+
+    async def without_heap(length, writer, properties):
+        client.send_stream = plain
+        raise MemoryError("no heap")
+
+    client.send_stream = without_heap
+    task = asyncio.create_task(sender.run())
+    for count in (1, 1):
+        sender.wake()
+        for _ in range(20):
+            await asyncio.sleep_ms(0)
+        assert sender.errors == count
+    task.cancel()
+    assert _names(client) == ["A"] and outbox.count == 0

@@ -155,7 +155,7 @@ def test_every_other_event_keeps_to_the_schema(lane: str, form: str) -> None:
         (("Events", 0, "Name"), "Something"),
         (("Events", 0, "IsEmpty"), True),
         (("Events", 0, "TimestampUTC"), "2026-11-24 03:00:00"),
-        (("Events", 0, "Payload", "rows", 0, 1), -1),
+        (("Events", 0, "Payload", "rows", 0, 2), -1),
         (("Events", 0, "Payload", "rows", 0, 0), "443"),
         (("Events", 0, "Payload", "columns", 0), "port"),
         (("Events", 0, "Payload", "shared", 0, "rows", 0, 0), 0),

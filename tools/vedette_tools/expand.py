@@ -44,13 +44,6 @@ def _share(rows: list[Row], table: dict[str, Any]) -> None:
 
 
 def _connection(row: Row) -> Row:
-    """Names the two ports by their end, and the host by its place in the objects form."""
-    client, service = row.pop("client_port"), row.pop("service_port")
+    """Puts the host's name where the objects form has it."""
     host = row.pop("host_name")
-    incoming = row["direction"] == "In"
-    return {
-        **row,
-        "local_port": service if incoming else client,
-        "remote_port": client if incoming else service,
-        "extended_properties": None if host is None else {"host_name": host},
-    }
+    return {**row, "extended_properties": None if host is None else {"host_name": host}}

@@ -61,7 +61,7 @@ class Collector(Base):
             max(agent.client.stats["connects"] - 1, 0),
             agent.heap_low_water,
             agent.scheduler.late_max_ms,
-            agent.scheduler.errors,
+            agent.scheduler.errors + sender.errors,
             sockets.errors,
             counters["settings_refused"],
             agent.store.corrupt,
