@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -33,7 +32,6 @@ IDLE_WARM_UP_S = 5
 IDLE_S = 10
 IDLE_RUNS = 3
 SOAK_INTERVALS = 100_000
-MPREMOTE = Path(sys.executable).with_name("mpremote")
 
 
 @measure(Budget("agent.mpy_bytes", "B", 48 * 1024))
@@ -108,8 +106,7 @@ class Job:
         hub.set_twin(DEVICE, TWIN)
         self.ca = der(hub.ca, folder)
         self.code = mpy.compile_all("x86")
-        self.image = folder / "code.romfs"
-        build_romfs(self.code, self.image)
+        self.image = mpy.romfs("x86")
 
     def hour(self, code: str, heap: str = "1m") -> list[float]:
         """An hour of simulated time, with the connection cut three times; heap samples."""
@@ -142,9 +139,3 @@ class Job:
             except (RuntimeError, subprocess.TimeoutExpired):
                 fails = middle
         return works
-
-
-def build_romfs(folder: Path, image: Path) -> None:
-    """A ROMFS image of a folder, by mpremote, without what only Linux loads."""
-    command = [MPREMOTE, "romfs", "--output", image, "build", folder]
-    subprocess.run(command, check=True, capture_output=True)

@@ -55,11 +55,11 @@ class Agent:
 
     def run_board(self) -> None:
         """Start the board again with what is in its folder, as after a reset."""
-        code = mpy.compile_all(mpy.architecture(MICROPYTHON))
-        environment = {**self._environment, "MICROPYPATH": f"{self.board}:{code}:.frozen"}
+        command, _ = mpy.simulated_board(MICROPYTHON, "160k", self.board)
+        environment = {**self._environment, "MICROPYPATH": f"{self.board}:.frozen"}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [MICROPYTHON, "-m", "main"],
+                command,
                 cwd=self.board,
                 env=environment,
                 stdout=log,

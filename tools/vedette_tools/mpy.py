@@ -1,12 +1,18 @@
-"""Compiles what a board loads to `.mpy`, which needs a quarter of the heap that sources need."""
+"""Makes what a board loads: `.mpy` files, and the ROMFS image that keeps them in flash.
+
+Compiled code needs a quarter of the heap that sources need, and half of that again from ROMFS.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +25,15 @@ ARCHITECTURES = (
     "", "x86", "x64", "armv6", "armv6m", "armv7m", "armv7em", "armv7emsp", "armv7emdp",
     "xtensa", "xtensawin", "rv32imc", "rv64imc",
 )  # fmt: skip
+WORDS_64 = ("x64", "rv64imc")
+IMAGE_OBJECT = 64  # bytes of heap around the image
+BOOT = """
+import sys, vfs
+with open(%r, "rb") as file:
+    vfs.mount(vfs.VfsRom(file.read()), "/rom")
+sys.path.insert(0, "/rom")
+import main
+"""
 # The folders that stand at the root of a board's module path, and what in them is not for a board.
 SOURCES = ("firmware", "lib", "build/umqtt")
 NOT_FOR_BOARDS = ("manifest.py",)
@@ -56,6 +71,51 @@ def compile_all(march: str, optimise: int = 3) -> Path:
     Returns that folder. `optimise` as mpy-cross's -O: 3 leaves out assertions and line numbers.
     Errors: CommandError with the compiler's words.
     """
+    with _alone():
+        return _compile_all(march, optimise)
+
+
+def romfs(march: str) -> Path:
+    """The ROMFS image of all code for one architecture, made by mpremote. Errors: CommandError."""
+    with _alone():
+        folder = _compile_all(march, 3)
+        image, record = folder.with_suffix(".romfs"), folder.with_suffix(".json")
+        if not image.exists() or image.stat().st_mtime_ns < record.stat().st_mtime_ns:
+            mpremote = Path(sys.executable).with_name("mpremote")
+            command = [mpremote, "romfs", "--output", image, "build", folder]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise CommandError(f"mpremote makes no ROMFS image: {done.stderr.strip()}")
+        return image
+
+
+def simulated_board(program: Path, heap: str, board: Path) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment that run main.py as on a board, in the folder `board`.
+
+    The code is in ROMFS. `heap` is the board's, as in "160k": where words have 64 bits the same
+    objects take twice as much, and the image, which is flash on a board, is in the heap here.
+    """
+    march = architecture(program)
+    image = romfs(march)
+    number, unit = int(heap.rstrip("kKmM")), heap.lstrip("0123456789").lower()
+    size = number * {"": 1, "k": 1 << 10, "m": 1 << 20}[unit]
+    if march in WORDS_64:
+        size *= 2
+    size += image.stat().st_size + IMAGE_OBJECT
+    command = [str(program), "-X", f"heapsize={size}", "-c", BOOT % str(image)]
+    return command, {**os.environ, "MICROPYPATH": f"{board}:.frozen"}
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    folder = ROOT / "build" / "mpy"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _compile_all(march: str, optimise: int) -> Path:
     out = ROOT / "build" / "mpy" / (march or "bytecode")
     record = out.with_suffix(".json")  # what each file was made from
     known = json.loads(record.read_text()) if record.exists() else {}
@@ -68,7 +128,8 @@ def compile_all(march: str, optimise: int = 3) -> Path:
             _compile(source, target, [f"-O{optimise}", *([f"-march={march}"] if march else [])])
     for left_over in set(map(str, out.rglob("*.mpy"))) - set(made):
         Path(left_over).unlink()
-    record.write_text(json.dumps(made, indent=1))
+    if made != known:
+        record.write_text(json.dumps(made, indent=1))
     return out
 
 

@@ -56,12 +56,7 @@ def simulate(
     board.mkdir(parents=True, exist_ok=True)
     _write_config(board, connection_string, config)
     _put_application(board, app)
-    # As on a board: compiled, since sources would need four times the heap.
-    code = mpy.compile_all(mpy.architecture(program))
-    environment = {**os.environ, "MICROPYPATH": f"{board}:{code}:.frozen"}
-    # "w": a board's words have 32 bits; where they have 64, the same objects take twice the heap.
-    size = re.sub(r"([kKmM]?)$", r"w\1", heap, count=1)
-    command = [str(program), "-X", f"heapsize={size}", "-m", "main"]
+    command, environment = mpy.simulated_board(program, heap, board)
     os.chdir(board)
     os.execve(program, command, environment)
 
