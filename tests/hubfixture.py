@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 import pytest
 from vedette_tools.connection import HubConnection, NotFound, identity_path
 
-COMMAND = Path(sys.executable).with_name("vedette")
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = ROOT / ".venv" / "bin" / "vedette"
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 15
 
@@ -28,10 +28,14 @@ Predicate = Callable[[list[Json]], bool]
 
 
 class LocalHub:
-    def __init__(self, state: Path) -> None:
+    def __init__(
+        self, state: Path, *, listen: str = "127.0.0.1", ports: tuple[int, int] = (0, 0)
+    ) -> None:
+        """`ports`: MQTT, HTTPS; 0 is any free one."""
         self.state = state
         self.log = state.with_suffix(".log")
-        self.ports = (0, 0)
+        self.listen = listen
+        self.ports = ports
         self._process: subprocess.Popen[str] | None = None
 
     # --- its life ---
@@ -40,6 +44,7 @@ class LocalHub:
         """Start on the ports it had before, or on free ones; returns what it printed."""
         mqtt_port, https_port = self.ports
         command = [str(COMMAND), "hub", "up", "--json", "-v", "--state", str(self.state)]
+        command += ["--listen", self.listen]
         command += ["--mqtt-port", str(mqtt_port), "--https-port", str(https_port)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(

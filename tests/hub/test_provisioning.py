@@ -77,6 +77,12 @@ def test_an_individual_enrolment_may_name_the_device(hub: LocalHub) -> None:
     assert registration(hub, "p-2", key).connect() == REFUSED
 
 
+def test_the_tokens_policy_may_be_left_out(hub: LocalHub) -> None:
+    key = sas.derive_key(hub.connection["dps_group_key"], "p-9")
+    with registration(hub, "p-9", key, policy=None) as device:  # as azure-iot-device does
+        register(device)
+
+
 def test_a_group_of_ones_own(hub: LocalHub) -> None:
     key = sas.new_key()
     keys = {"type": "symmetricKey", "symmetricKey": {"primaryKey": key}}
@@ -96,7 +102,6 @@ def test_a_group_of_ones_own(hub: LocalHub) -> None:
     [
         {"resource": "0ne00000000/registrations/p-4"},
         {"resource": "{scope}/registrations/p-5"},
-        {"policy": None},
         {"lifetime": -1},
         {"client_id": "p-5"},
         {"username": f"0ne00000000/registrations/p-4/{API}"},
