@@ -25,7 +25,7 @@ def start(
     client=None,
     module_identity=False,
     state="vedette-state",
-    outbox_size=16384,
+    outbox_size=13312,
     watchdog=0,
 ):
     """Starts the agent beside the application, in its asyncio loop; returns the Agent.

@@ -46,7 +46,7 @@ class Outbox:
     `refused` those that found none, `expired` those that grew too old; `high_water` is in bytes.
     """
 
-    def __init__(self, size=16384):
+    def __init__(self, size=13312):
         self._arena = memoryview(bytearray(size))
         self._used = 0
         self._held = False
