@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-32 run test test-32 bench lint format lock clean
+.PHONY: help setup setup-32 run test test-faults test-sdk test-32 bench lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,14 @@ run: setup ## local hub, one agent and a sample application; shows messages unti
 
 test: setup-32 ## all quick tests, on the 64-bit and the 32-bit MicroPython
 	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest
+
+test-faults: setup-32 ## the long rounds: killing, fuzzing, load (many minutes)
+	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest -m slow
+
+test-sdk: setup ## the local hub against Microsoft's Python SDKs, in an environment of their own
+	@$(PYTHON) -m venv build/sdk
+	@build/sdk/bin/pip install --quiet --require-hashes -r tests/sdk/requirements.txt
+	@PYTHONPATH=tools build/sdk/bin/python -m pytest tests/sdk -m slow -W ignore
 
 test-32: setup-32 ## the device tests on the 32-bit MicroPython only
 	@VEDETTE_LANES=32 $(BIN)/python -m pytest tests/unit
@@ -41,6 +49,7 @@ format: setup ## let ruff lay the code out
 
 lock: ## pin tools/requirements.in again, with hashes
 	@$(LOCK) tools/requirements.in -o tools/requirements.txt
+	@$(LOCK) tests/sdk/requirements.in -o tests/sdk/requirements.txt
 
 clean: ## remove what was built; the virtual environment too
 	rm -rf build .venv
