@@ -206,6 +206,7 @@ class HubClient:
 
     async def _run(self):
         error = HubError("stopped", "the client was stopped")
+        memory = HubError("memory", "the heap is full")  # made now: then there may be no room
         try:
             while True:
                 try:
@@ -213,6 +214,8 @@ class HubClient:
                     continue
                 except HubError as e:
                     self._lost(e)
+                except MemoryError:
+                    self._lost(memory)
                 except Exception as e:
                     self._lost(HubError("internal", "%s: %s" % (type(e).__name__, e)))
                 await asyncio.sleep_ms(self._delay())
@@ -283,15 +286,15 @@ class HubClient:
 
     async def _greet(self):
         """Subscribes, and asks for what is to be known after each connect."""
-        if not await self._subscribe(self._active_routes()):
-            return
-        if self._identity is self._credentials:
-            await self._fetch_twin()
-            return
         try:
-            self._credentials = await self._provisioning.register(self._mqtt)
-            self._renew = True
-        except HubError as e:
+            if not await self._subscribe(self._active_routes()):
+                return
+            if self._identity is self._credentials:
+                await self._fetch_twin()
+            else:
+                self._credentials = await self._provisioning.register(self._mqtt)
+                self._renew = True
+        except Exception as e:  # half a greeting is none: the connection is made again
             self._fault = e
 
     def _active_routes(self):
@@ -325,7 +328,10 @@ class HubClient:
         held = self._since is not None and clock.uptime() - self._since >= _STABLE_S
         self.last_error = error
         stopped = error.code == "stopped"
-        self._end(error if stopped else HubError("closed", "the connection was lost"))
+        if stopped or error.code == "memory":
+            self._end(error)
+        else:
+            self._end(HubError("closed", "the connection was lost"))
         if held or error.code == "clock-not-set":
             self._failures = 0
         if not stopped:

@@ -224,6 +224,30 @@ async def test_a_failed_connect_is_tried_again():
     await bench.client.stop()
 
 
+async def test_a_full_heap_ends_in_a_reconnect():
+    async with Bench() as bench:
+        mqtt = bench.client._mqtt
+        for name in ("check", "subscribe", "_handle"):  # session, greeting, reading
+            method = getattr(mqtt, name)
+
+            def full(*_, name=name, method=method):
+                setattr(mqtt, name, method)
+                raise MemoryError
+
+            setattr(mqtt, name, full)
+            if name == "subscribe":
+                bench.hub.drop()
+            elif name == "_handle":
+                bench.hub.patch(5, {"a": 2})
+            for _ in range(100):
+                await asyncio.sleep_ms(50)
+                if (False, "memory") in bench.ups and bench.client.connected:
+                    break
+            assert (False, "memory") in bench.ups, (name, bench.ups)
+            await bench.client.send(b"after")
+            bench.ups.clear()
+
+
 async def test_fuzzed_twins_methods_and_messages():
     """Whatever comes as a message is handled or counted: no crash, no reconnect, no heap."""
     rng = random
