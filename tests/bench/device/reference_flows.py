@@ -62,8 +62,8 @@ def flows(seed=1, count=256):
     """Returns a list of `count` (256 at most) different flows, in random order:
 
     (protocol, direction, application or None, local address, local port, remote address, remote
-    port, bytes in, bytes out, hits, first seen, last seen, host name or None); addresses are bytes,
-    times seconds since the interval began.
+    port, bytes in, bytes out, hits, first seen, last seen, host name or None); addresses are
+    bytes, times seconds since the interval began.
     """
     random = _Random(seed)
     groups = [group for group, kind in enumerate(_MIX) for _ in range(kind[0])]

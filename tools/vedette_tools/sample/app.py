@@ -63,5 +63,5 @@ async def main():
         await asyncio.sleep_ms(50)
         data, peer = service.recvfrom(64)
         service.sendto(b"ok " + data, peer)
-        client.recv(64)
+        client.recvfrom(64)
         await asyncio.sleep_ms(700)
