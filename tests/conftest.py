@@ -52,9 +52,7 @@ class DeviceFile(pytest.File):
                 )
             batch = Batch(self.path, lane, int(limit[1]) if limit else 60)
             for name in _TEST.findall(source):
-                yield DeviceTest.from_parent(
-                    self, name=f"{name}[{lane}]", test=name, batch=batch
-                )
+                yield DeviceTest.from_parent(self, name=f"{name}[{lane}]", test=name, batch=batch)
 
 
 class Batch:

@@ -31,7 +31,7 @@ UMQTT = "micropython-umqtt.simple==1.3.4"
 UMQTT_SHA256 = "b6a2520239e3992c63a7de9370ee9b3d9d27819a90359c521f1c0f7ccab8d12f"
 
 # What has to exist -> the Debian package that brings it.
-DEBIAN_PACKAGES = {
+DEBIAN_PACKAGES: dict[str, tuple[str, Callable[[], object]]] = {
     "mosquitto": ("mosquitto", lambda: shutil.which("mosquitto", path=_search_path())),
     "mosquitto_plugin.h": (
         "mosquitto-dev",
@@ -252,8 +252,8 @@ def micropython_32() -> None:
         )
         program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
         run(program, "-c", "import sys, tls; assert sys.maxsize == 2**31 - 1")
-        for folder in (apt, debs):
-            shutil.rmtree(folder)
+        for unneeded in (apt, debs):
+            shutil.rmtree(unneeded)
 
     home = BUILD / "mpy32"
     program = home / "micropython"

@@ -55,4 +55,3 @@ def jumping():
         now_ms += ms
 
     core.IOQueue.wait_io_event = jump
-

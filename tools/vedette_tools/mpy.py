@@ -82,7 +82,7 @@ def romfs(march: str) -> Path:
         image, record = folder.with_suffix(".romfs"), folder.with_suffix(".json")
         if not image.exists() or image.stat().st_mtime_ns < record.stat().st_mtime_ns:
             mpremote = Path(sys.executable).with_name("mpremote")
-            command = [mpremote, "romfs", "--output", image, "build", folder]
+            command = [str(mpremote), "romfs", "--output", str(image), "build", str(folder)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise CommandError(f"mpremote makes no ROMFS image: {done.stderr.strip()}")
@@ -135,7 +135,7 @@ def _compile_all(march: str, optimise: int) -> Path:
 
 def _compile(source: Path, target: Path, options: list[str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [_compiler(), *options, "-s", source.name, "-o", target, source]
+    command = [str(_compiler()), *options, "-s", source.name, "-o", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise CommandError(f"{source} does not compile: {done.stderr.strip()}")

@@ -83,7 +83,8 @@ def _hub(state: Path) -> Iterator[dict[str, Any]]:
     with _child("hub", "up", *options, stdout=subprocess.PIPE) as hub:
         lines: queue.Queue[bytes] = queue.Queue()
         assert hub.stdout is not None
-        threading.Thread(target=lambda: lines.put(hub.stdout.readline()), daemon=True).start()
+        read = hub.stdout.readline
+        threading.Thread(target=lambda: lines.put(read()), daemon=True).start()
         with contextlib.suppress(queue.Empty):
             if line := lines.get(timeout=STARTUP_S):
                 yield json.loads(line)
