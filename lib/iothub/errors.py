@@ -3,7 +3,8 @@ class HubError(Exception):
 
     `code` is one of: "clock-not-set", "credentials", "dns", "unreachable", "certificate",
     "host-name", "refused", "timeout", "closed", "protocol", "too-large", "throttled", "rejected",
-    "server". `text` says what is wrong and what to do. Neither ever holds a key or a token.
+    "server", "writer", "memory", "stopped", "internal". `text` says what is wrong and what to do.
+    Neither ever holds a key or a token.
     """
 
     def __init__(self, code, text):
