@@ -16,8 +16,6 @@ OBJECTS_ROW_MAX = const(512)
 
 _HOSTS_MAX = const(1024)  # bytes of host names kept with a snapshot
 _NAME_MAX = const(64)
-_RECORD = const(44)  # bytes of a flow in a snapshot, of which the first are the remote address
-_ADDRESS = const(16)
 _NO_ROW = const(256)
 _TRANSPORTS = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP"}
 
@@ -53,12 +51,10 @@ def take(table, view, host_name):
     end = at + _HOSTS_MAX - 8
     count = table.drain(view)
     flowtable.sort(view)
-    first = size - _RECORD * count
     last = None
     try:
         for row in range(count):
-            start = first + _RECORD * row
-            raw = view[start : start + _ADDRESS]  # compared as it is: unpacking all takes long
+            raw = flowtable.remote(view, row)  # unpacking all flows takes long
             if raw != last:
                 last = raw
                 remote = flowtable.unpack(view, row)[5]

@@ -58,13 +58,13 @@ class Sender:
             try:
                 await self.flush()
                 retry = 0
+                continue
             except HubError as error:
                 log.warning("not sent, kept: %s" % error)
-                retry = min(max(2 * retry, _RETRY_MIN_S), _RETRY_MAX_S)
             except Exception as error:  # such as no heap for now: all is kept, and tried again
                 self.errors += 1
                 log.failed("sending", error)
-                retry = min(max(2 * retry, _RETRY_MIN_S), _RETRY_MAX_S)
+            retry = min(max(2 * retry, _RETRY_MIN_S), _RETRY_MAX_S)
 
     async def _rest(self, seconds):
         try:

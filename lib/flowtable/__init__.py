@@ -483,6 +483,16 @@ def sort(snapshot):
         i += 1
 
 
+def _at(snapshot, index):
+    return _HEADER + _ADDRESS * snapshot[2] + _RECORD * index
+
+
+def remote(snapshot, index):
+    """The 16 bytes of a flow's remote address as they are kept: to compare, without unpacking."""
+    at = _at(snapshot, index)
+    return snapshot[at : at + _ADDRESS]
+
+
 def unpack(snapshot, index):
     """Flow `index` of a snapshot, as a tuple.
 
@@ -490,7 +500,7 @@ def unpack(snapshot, index):
     bytes out, hits, first seen, last seen): addresses as 4 or 16 bytes or None, seen in seconds
     since the cycle began.
     """
-    at = _HEADER + _ADDRESS * snapshot[2] + _RECORD * index
+    at = _at(snapshot, index)
     ports, received, sent, hits, first, last, meta = struct.unpack_from("<7I", snapshot, at + 16)
     local = meta >> _LOCAL_SHIFT & 0xFF
     return (

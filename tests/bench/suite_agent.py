@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from agentbench import der, running_hub
 from hubfixture import LocalHub
 from measures import Budget, Samples, command, device, measure
 from vedette_tools import mpy
+from vedette_tools.connection import NotFound
 
 # What a board does not load: Linux's ports. (The simulated boards of the 32-bit lane do.)
 LINUX_ONLY = ("vedette/ports/unix.mpy", "nettap/linux.mpy")
@@ -126,7 +128,8 @@ class Job:
 
     def _kick(self, stop: threading.Event) -> None:
         while not stop.wait(3600 / FACTOR / 4):
-            self.hub.kick(DEVICE)
+            with contextlib.suppress(NotFound):  # it is away: it was cut just now
+                self.hub.kick(DEVICE)
 
     def least_heap(self, code: str) -> int:
         """The smallest -X heapsize in which the job runs, by bisection."""

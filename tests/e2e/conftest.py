@@ -37,7 +37,7 @@ class Agent:
         self.folder = folder
         self.board = folder / "board"
         self.log_file = folder / "agent.log"
-        self._environment = environment
+        self.environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, connection_string: str, app: str = "", *options: str) -> Agent:
@@ -49,14 +49,14 @@ class Agent:
             command += ["--app", str(source)]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
             )
         return self
 
     def run_board(self) -> None:
         """Start the board again with what is in its folder, as after a reset."""
         command, _ = mpy.simulated_board(MICROPYTHON, "160k", self.board)
-        environment = {**self._environment, "MICROPYPATH": f"{self.board}:.frozen"}
+        environment = {**self.environment, "MICROPYPATH": f"{self.board}:.frozen"}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -113,14 +113,17 @@ def _agent(folder: Path, local_hub: LocalHub) -> Iterator[Agent]:
 
 
 def rows(records: list[Json], name: str) -> list[Json]:
-    """The rows of all events of that name, in the `objects` form, in order of arrival."""
-    found = []
+    """The rows of all events of that name, in the `objects` form, in order of arrival.
+
+    As a receiver must, it drops an event whose Id it has: messages come at least once.
+    """
+    events: dict[str, Json] = {}
     for record in records:
         assert not record.get("schemaError"), record["schemaError"]
         for event in record["body"]["Events"]:
-            if event["Name"] == name:
-                found += expand(event)["Payload"]
-    return found
+            events.setdefault(event["Id"], event)
+    chosen = [event for event in events.values() if event["Name"] == name]
+    return [row for event in chosen for row in expand(event)["Payload"]]
 
 
 def flows_to(records: list[Json], port: int) -> list[Json]:
