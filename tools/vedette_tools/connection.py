@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from vedette_tools.errors import CommandError
 from vedette_tools.hub import sas
 
 API_VERSION = "2021-04-12"
 TIMEOUT_S = 30
 
 Json = dict[str, Any]
-
-
-class CommandError(Exception):
-    """A command failed: what, why, and what to do, for the person who gave it."""
 
 
 class NotFound(CommandError):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from vedette_tools.connection import CommandError
+from vedette_tools.errors import CommandError
 
 ROOT = Path(__file__).resolve().parents[2]
 MPY_VERSION = 6

@@ -20,7 +20,8 @@ from rich.console import Console
 
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.simulate import ROOT, SAMPLE
-from vedette_tools.connection import CommandError, HubConnection
+from vedette_tools.connection import HubConnection
+from vedette_tools.errors import CommandError
 
 DEVICE = "sample-board"
 STARTUP_S = 20

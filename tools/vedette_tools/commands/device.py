@@ -10,11 +10,11 @@ import typer
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.connection import (
     TIMEOUT_S,
-    CommandError,
     HubConnection,
     NotFound,
     identity_path,
 )
+from vedette_tools.errors import CommandError
 
 app = typer.Typer(no_args_is_help=True, help="Devices, and their modules, in the hub.")
 

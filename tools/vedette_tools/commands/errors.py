@@ -1,8 +1,9 @@
-"""How a command that failed ends: one line on stderr and exit code 1, never a traceback."""
+"""How a command that failed ends: a few lines on stderr and an exit code, never a traceback."""
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from typing import ParamSpec
 
 import typer
 
-from vedette_tools.connection import CommandError
+from vedette_tools.errors import CommandError
 
 P = ParamSpec("P")
 
 
 def user_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Decorates a command."""
+    """Decorates a command. Where it was asked for JSON (`as_json`), so is what went wrong."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -24,8 +25,11 @@ def user_errors(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
             sys.stdout.flush()
         except CommandError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from None
+            if kwargs.get("as_json"):
+                typer.echo(json.dumps(error.document()))
+            else:
+                typer.echo("\n".join(error.lines()), err=True)
+            raise typer.Exit(error.code) from None
         except BrokenPipeError:
             # The reader of our output has gone (`| head`): an ordinary end. Nothing may be flushed
             # into the closed pipe at exit.

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from vedette_tools.commands.errors import user_errors
-from vedette_tools.connection import CommandError, HubConnection, state_directory
+from vedette_tools.connection import HubConnection, state_directory
+from vedette_tools.errors import CommandError
 
 app = typer.Typer(no_args_is_help=True, help="The local stand-in for Azure IoT Hub.")
 

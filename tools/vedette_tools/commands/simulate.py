@@ -15,7 +15,8 @@ import typer
 
 from vedette_tools import mpy
 from vedette_tools.commands.errors import user_errors
-from vedette_tools.connection import CommandError, parse_connection_string, state_directory
+from vedette_tools.connection import parse_connection_string, state_directory
+from vedette_tools.errors import CommandError
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = Path(__file__).resolve().parent.parent / "sample" / "app.py"

@@ -10,7 +10,8 @@ import typer
 
 from vedette_tools.commands.device import DeviceId, Module
 from vedette_tools.commands.errors import user_errors
-from vedette_tools.connection import CommandError, HubConnection, identity_path
+from vedette_tools.connection import HubConnection, identity_path
+from vedette_tools.errors import CommandError
 
 app = typer.Typer(no_args_is_help=True, help="Twins: what a device is to be, and what it reports.")
 

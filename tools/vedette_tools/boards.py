@@ -1,0 +1,125 @@
+"""The boards there are: `boards/<BOARD>/board.toml`, checked against `schema/board.json`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from vedette_tools.errors import INVALID, CommandError, did_you_mean
+
+FOLDER = Path(__file__).resolve().parents[2] / "boards"
+SCHEMA = Path(__file__).with_name("schema") / "board.json"
+
+WATCHDOG_MAX_S = 65535  # as the agent takes it
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board. Sizes in bytes; `flash_offset` is where esptool writes the firmware."""
+
+    name: str
+    product: str
+    maker: str
+    port: str
+    chip: str
+    machine: str
+    mpy_arch: str | None
+    interfaces: tuple[str, ...]
+    method: str
+    firmware: str
+    url: str
+    flash_offset: int | None
+    flash: int | None
+    heap: int
+    filesystem: str
+    nvs: bool
+    processes: bool
+    watchdog_max: int
+    mpy_budget: int
+    heap_budget: int
+
+    def refusals(self, config: dict[str, Any], settings: dict[str, Any]) -> dict[str, str]:
+        """What of a device's config.json and of its twin this board cannot have, and why."""
+        found = {}
+        for key in settings:
+            if key.startswith("Process_") and not self.processes:
+                found[key] = f"{self.name} has no processes: only Linux has"
+        kind = config.get("network", {}).get("type")
+        if kind and kind not in self.interfaces:
+            found["network.type"] = f"{self.name} has {' and '.join(self.interfaces)}, no {kind}"
+        if config.get("watchdog", 0) > self.watchdog_max:
+            found["watchdog"] = f"the watchdog of {self.name} waits {self.watchdog_max} s at most"
+        return found
+
+
+def names() -> list[str]:
+    return sorted(path.parent.name for path in FOLDER.glob("*/board.toml"))
+
+
+def load(name: str) -> Board:
+    """Errors: CommandError for a board that is not there, or whose description is wrong."""
+    path = FOLDER / name / "board.toml"
+    if name not in names():
+        raise CommandError(
+            f"there is no board {name!r}",
+            why=did_you_mean(name, names()),
+            next_step="`vedette boards` lists them",
+            code=INVALID,
+        )
+    return parse(name, path.read_text(), path)
+
+
+def parse(name: str, text: str, path: Path) -> Board:
+    """Errors: CommandError, with the key at fault."""
+    try:
+        document = tomllib.loads(text)
+        _validator().validate(document)
+    except tomllib.TOMLDecodeError as error:
+        raise CommandError(f"{path} is not TOML", why=str(error), code=INVALID) from None
+    except jsonschema.ValidationError as error:
+        place = ".".join(str(part) for part in error.absolute_path)
+        why = f"{place}: {error.message}" if place else error.message
+        raise CommandError(f"{path} describes no board", why=why, code=INVALID) from None
+    firmware, memory, features = document["firmware"], document["memory"], document["features"]
+    return Board(
+        name=name,
+        product=document["product"],
+        maker=document["maker"],
+        port=document["port"],
+        chip=document["chip"],
+        machine=document["machine"],
+        mpy_arch=document.get("mpy_arch"),
+        interfaces=tuple(document["interfaces"]),
+        method=firmware["method"],
+        firmware=firmware["file"],
+        url=firmware["url"],
+        flash_offset=firmware.get("offset"),
+        flash=memory.get("flash"),
+        heap=memory["heap"],
+        filesystem=memory["filesystem"],
+        nvs=features["nvs"],
+        processes=features["processes"],
+        watchdog_max=features.get("watchdog_max", WATCHDOG_MAX_S),
+        mpy_budget=document["budgets"]["mpy"],
+        heap_budget=document["budgets"]["heap"],
+    )
+
+
+def recognise(port: str, machine: str) -> Board | None:
+    """The board that says this of itself (sys.platform, sys.implementation._machine)."""
+    for name in names():
+        board = load(name)
+        if board.port == port and machine.startswith(board.machine):
+            return board
+    return None
+
+
+@cache
+def _validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes()))

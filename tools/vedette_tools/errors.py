@@ -1,0 +1,52 @@
+"""How a command fails: what went wrong, why, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+# Exit codes. 2 is Typer's, for wrong usage.
+FAILED = 1
+NO_BOARD = 3
+INVALID = 4  # a project, a board's description or a list of devices
+ROLLED_BACK = 5
+PARTLY = 6  # some devices of a fleet failed
+
+
+class CommandError(Exception):
+    """A command failed: what, why, and what to do, for the person who gave it."""
+
+    def __init__(
+        self, what: str, *, why: str = "", next_step: str = "", code: int = FAILED
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.next_step = next_step
+        self.code = code
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        lines = [f"error: {self.what}"]
+        if self.why:
+            lines.append(f"  why:  {self.why}")
+        if self.next_step:
+            lines.append(f"  next: {self.next_step}")
+        return lines
+
+    def document(self) -> dict[str, dict[str, str | int]]:
+        """For --json."""
+        fields: dict[str, str | int] = {"what": self.what, "code": self.code}
+        fields.update({"why": self.why} if self.why else {})
+        fields.update({"next": self.next_step} if self.next_step else {})
+        return {"error": fields}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What a misspelt word may have meant, as a sentence; else what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    lowered = {name.lower(): name for name in known}
+    if not close and word.lower() in lowered:
+        close = [lowered[word.lower()]]
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
