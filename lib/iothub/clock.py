@@ -22,9 +22,14 @@ def unix():
     return int(time.time()) + _offset
 
 
+def plausible(unix_seconds):
+    """Whether it can be that late: not before this was built."""
+    return unix_seconds >= _EARLIEST
+
+
 def is_set():
     """Whether the wall clock can be right."""
-    return unix() >= _EARLIEST
+    return plausible(unix())
 
 
 def uptime():
@@ -41,6 +46,11 @@ def uptime():
     return _seconds
 
 
+def gmtime(unix_seconds):
+    """`unix_seconds` as time.gmtime's tuple."""
+    return time.gmtime(unix_seconds - _offset)
+
+
 def utc(unix_seconds):
     """`unix_seconds` as "YYYY-MM-DDThh:mm:ssZ"."""
-    return "%04d-%02d-%02dT%02d:%02d:%02dZ" % time.gmtime(unix_seconds - _offset)[:6]
+    return "%04d-%02d-%02dT%02d:%02d:%02dZ" % gmtime(unix_seconds)[:6]
