@@ -7,24 +7,13 @@ kernel walks its whole hash table, so one look-up serves all sockets that wait f
 
 import os
 import socket
-import struct
 import time
 
 from micropython import const
 
 _SHARE = const(50)  # look-ups may take a fiftieth of the time,
 _BURST_US = const(1_000_000)  # and this much in a burst, some hundred connections and more
-_TIMEOUT_S = const(1)
-
-# sock_diag(7), linux/netlink.h, linux/inet_diag.h.
-_AF_NETLINK = const(16)
-_SOCK_DIAG = const(4)
-_BY_FAMILY = const(20)
-_REQUEST_DUMP = const(0x301)
 _STATES = const(0xBBF)  # all but TIME_WAIT and LISTEN
-_RECEIVE = const(4096)  # the kernel makes its messages as large as it is asked for, or a page
-_MAX_MESSAGES = const(64)  # some 2,500 sockets
-
 _SOCKADDR = const(28)  # struct sockaddr_in6
 
 _credit_us = _BURST_US
@@ -92,12 +81,17 @@ def _ask_libc(sock):
 
 
 def _ask_kernel(socks, udp, v6):
+    from nettap import sock_diag  # where there is ffi it is not needed
+
     ends = [None] * len(socks)
     try:
         places = {_inode(sock): i for i, sock in enumerate(socks)}
-        for inode, end in _all_sockets(17 if udp else 6, 10 if v6 else 2):
+        protocol = sock_diag.UDP if udp else sock_diag.TCP
+        family = sock_diag.INET6 if v6 else sock_diag.INET
+        for data, at, _ in sock_diag.sockets(protocol, family, _STATES):
+            inode = sock_diag.inode(data, at)
             if inode in places:
-                ends[places[inode]] = end
+                ends[places[inode]] = sock_diag.local(data, at)
     except (OSError, MemoryError):  # no sock_diag, no /proc, or no room for the answer
         pass
     return ends
@@ -109,28 +103,3 @@ def _inode(sock):
     except OSError:  # closed below us
         return None
 
-
-def _all_sockets(protocol, family):
-    link = socket.socket(_AF_NETLINK, socket.SOCK_DGRAM, _SOCK_DIAG)
-    try:
-        link.settimeout(_TIMEOUT_S)
-        # nlmsghdr, then inet_diag_req_v2 with an empty socket id.
-        link.send(
-            struct.pack("IHHII", 72, _BY_FAMILY, _REQUEST_DUMP, 0, 0)
-            + struct.pack("BBHI", family, protocol, 0, _STATES)
-            + bytes(48)
-        )
-        for _ in range(_MAX_MESSAGES):
-            data = link.recv(_RECEIVE)
-            at = 0
-            while at < len(data):
-                size, kind = struct.unpack_from("IH", data, at)
-                if kind != _BY_FAMILY:  # NLMSG_DONE or NLMSG_ERROR
-                    return
-                # inet_diag_msg, which begins at 16: ports and addresses from 4, the inode at 68.
-                address = data[at + 24 : at + (40 if family == 10 else 28)]
-                port = data[at + 20] << 8 | data[at + 21]
-                yield struct.unpack_from("I", data, at + 84)[0], (address, port)
-                at += size + 3 & ~3
-    finally:
-        link.close()

@@ -1,0 +1,77 @@
+"""netlink(7), the way to the kernel's own tables, and to be told what it does. Linux only.
+
+A message is a `struct nlmsghdr` of 16 bytes and a body, in the machine's byte order
+(linux/netlink.h).
+"""
+
+import socket
+import struct
+
+from micropython import const
+
+ROUTE = const(0)
+SOCK_DIAG = const(4)
+CONNECTOR = const(11)
+HEADER = const(16)
+
+_FAMILY = const(16)  # AF_NETLINK
+_REQUEST_DUMP = const(0x301)  # NLM_F_REQUEST | NLM_F_DUMP
+_FIRST_KIND = const(16)  # below are NLMSG_DONE, NLMSG_ERROR and other control messages
+_TIMEOUT_S = const(1)
+_RECEIVE = const(4096)  # the kernel makes its messages as large as it is asked for, or a page
+_MAX_RECEIVES = const(64)  # some 2,500 sockets
+
+
+def connect(protocol, groups=0):
+    """Returns a socket; with `groups`, a bit mask, one that is told what the kernel does.
+
+    Errors: OSError, such as EPERM for groups that are the administrator's.
+    """
+    link = socket.socket(_FAMILY, socket.SOCK_DGRAM, protocol)
+    try:
+        if groups:
+            link.bind(struct.pack("HHII", _FAMILY, 0, 0, groups))
+        link.settimeout(_TIMEOUT_S)
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def messages(data):
+    """Yields (kind, where the body begins, where it ends) of each message in what was received."""
+    at = 0
+    while at + HEADER <= len(data):
+        size, kind = struct.unpack_from("IH", data, at)
+        if not HEADER <= size <= len(data) - at:
+            return
+        yield kind, at + HEADER, at + size
+        at += size + 3 & ~3
+
+
+def dump(protocol, kind, body):
+    """Yields (data, where a message's body begins, where it ends) of all that a table holds.
+
+    Errors: OSError.
+    """
+    link = connect(protocol)
+    try:
+        link.send(struct.pack("IHHII", HEADER + len(body), kind, _REQUEST_DUMP, 0, 0) + body)
+        for _ in range(_MAX_RECEIVES):
+            data = link.recv(_RECEIVE)
+            for kind, start, end in messages(data):
+                if kind < _FIRST_KIND:
+                    return
+                yield data, start, end
+    finally:
+        link.close()
+
+
+def attributes(data, at, end):
+    """Yields (kind, where it begins, where it ends) of each attribute (linux/netlink.h, nlattr)."""
+    while at + 4 <= end:
+        size, kind = struct.unpack_from("HH", data, at)
+        if not 4 <= size <= end - at:
+            return
+        yield kind, at + 4, at + size
+        at += size + 3 & ~3

@@ -1,0 +1,87 @@
+"""sock_diag(7): the kernel's sockets, with their ends and what TCP has counted. Linux only.
+
+linux/inet_diag.h. Where a function takes `at`, a `struct inet_diag_msg` of 72 bytes begins there.
+"""
+
+import struct
+
+from micropython import const
+
+from nettap import netlink
+
+TCP = const(6)
+UDP = const(17)
+INET = const(2)
+INET6 = const(10)
+LISTEN = const(10)  # states, linux/tcp_states.h
+CLOSE = const(7)  # of UDP: not connected
+
+_BY_FAMILY = const(20)  # SOCK_DIAG_BY_FAMILY
+_ANY_COOKIE = b"\xff" * 8
+_TCP_DESTROYED = const(0b101)  # SKNLGRP_INET_TCP_DESTROY and _INET6_TCP_DESTROY
+_INFO = const(2)  # INET_DIAG_INFO
+_MESSAGE = const(72)
+# struct tcp_info, linux/tcp.h: 64-bit counters, of which these are the low words.
+_BYTES_RECEIVED = const(128)
+_BYTES_SENT = const(200)
+_BYTES_RETRANSMITTED = const(208)
+_AFTER_FIN = (CLOSE, 8, 9, 11)  # CLOSE_WAIT, LAST_ACK, CLOSING: the peer's FIN counts as a byte
+
+
+def sockets(protocol, family, states, info=False):
+    """Yields (data, at, end) of each socket in one of `states`, a bit mask. Errors: OSError."""
+    extensions = 1 << _INFO - 1 if info else 0
+    body = struct.pack("BBBBI", family, protocol, extensions, 0, states) + bytes(40) + _ANY_COOKIE
+    return netlink.dump(netlink.SOCK_DIAG, _BY_FAMILY, body)
+
+
+def destroyed():
+    """A netlink socket that is told of each TCP socket that the kernel destroys. Errors: OSError."""
+    return netlink.connect(netlink.SOCK_DIAG, _TCP_DESTROYED)
+
+
+def state(data, at):
+    return data[at + 1]
+
+
+def local(data, at):
+    """(address as 4 or 16 bytes, port) of this end."""
+    return _end(data, at, 4, 8)
+
+
+def remote(data, at):
+    """(address as 4 or 16 bytes, port) of the other end."""
+    return _end(data, at, 6, 24)
+
+
+def _end(data, at, port, address):
+    size = 16 if data[at] == INET6 else 4
+    port += at
+    address += at
+    return bytes(data[address : address + size]), data[port] << 8 | data[port + 1]
+
+
+def cookie(data, at):
+    """What tells the socket from all others, dead ones too: 8 bytes."""
+    return bytes(data[at + 44 : at + 52])
+
+
+def inode(data, at):
+    """What its file descriptors have as their inode; 0 once they are closed."""
+    return struct.unpack_from("I", data, at + 68)[0]
+
+
+def transferred(data, at, end):
+    """(bytes received, bytes sent) of a TCP socket's payload so far, modulo 2**32.
+
+    A connection that was reset may be told one byte short: its last one is taken for a FIN.
+    """
+    for kind, start, stop in netlink.attributes(data, at + _MESSAGE, end):
+        if kind == _INFO and stop - start >= _BYTES_RETRANSMITTED + 8:
+            received = struct.unpack_from("I", data, start + _BYTES_RECEIVED)[0]
+            sent = struct.unpack_from("I", data, start + _BYTES_SENT)[0]
+            again = struct.unpack_from("I", data, start + _BYTES_RETRANSMITTED)[0]
+            if received and state(data, at) in _AFTER_FIN:
+                received -= 1
+            return received, sent - again & 0xFFFFFFFF
+    return 0, 0
