@@ -8,11 +8,13 @@ from iothub import Credentials, HubClient, HubError, clock
 from micropython import const
 from nettap import sockets
 
-from . import collectors, log, messages, ports, settings
+from . import collectors, log, messages
+from .cold import Cold
 from .configuration import Configuration
 from .outbox import Outbox
 from .scheduler import Scheduler
 from .sender import Sender
+from .settings import COLLECTORS, Settings
 from .store import Store
 
 _STOP_S = const(10)
@@ -43,7 +45,8 @@ def start(
         client = HubClient(credentials, ca, socket=sockets.own_socket)
         module_identity = "/" in credentials.client_id
     agent = Agent(client, own, module_identity, Store(state), outbox_size)
-    feed = agent.port.watchdog(watchdog) if watchdog else None
+    with Cold():
+        feed = agent.port().watchdog(watchdog) if watchdog else None
     if feed:
         agent.scheduler.every_beat(lambda _: feed())
     agent.start()
@@ -59,12 +62,13 @@ class Agent:
     def __init__(self, client, own_client, module_identity, store, outbox_size):
         self.client = client
         self.store = store
-        self.port = ports.load()
-        self.settings = settings.Settings(self.port.defaults())
+        with Cold():
+            self.settings = Settings(self.port().defaults())
         self.outbox = Outbox(outbox_size)
         self.scheduler = Scheduler(clock.uptime)
         self.sender = Sender(client, self.outbox, self.settings, self._identity())
         self.heap_low_water = gc.mem_free()
+        self.since = {}  # when each collector's last event was made, in seconds of uptime
         self.counters = {
             "events_collected": 0,
             "collections_deferred": 0,
@@ -73,7 +77,7 @@ class Agent:
         }
         self._own_client = own_client
         self._configuration = Configuration(self, module_identity)
-        self._collectors = {}
+        self._resident = {}
         self._running = {}
         self._tasks = []
         self._told = ""  # the client's last error, once it is in the log
@@ -81,11 +85,9 @@ class Agent:
     def start(self):
         """Loads the last good configuration, starts the collectors and connects."""
         self._configuration.load()
-        for name in settings.COLLECTORS:
-            collector = collectors.load(name, self)
-            if collector:
-                self._collectors[name] = collector
-        self.restart(settings.COLLECTORS)
+        for name in collectors.RESIDENT:
+            self._resident[name] = collectors.load(name, self)  # None: not on this platform
+        self.restart(COLLECTORS)
         self.client.on_connection(self._on_connection)
         self.scheduler.every_beat(self._watch_connection)
         self.client.on_desired(self._configuration.on_desired)
@@ -103,7 +105,7 @@ class Agent:
             task.cancel()
         self._tasks = []
         self.hand_over()
-        self._halt(settings.COLLECTORS)
+        self._halt(COLLECTORS)
         try:
             await asyncio.wait_for(self.sender.flush(), timeout)
         except (HubError, asyncio.TimeoutError) as error:
@@ -125,19 +127,31 @@ class Agent:
         """Stops these collectors, and starts those that the settings want, as they want them."""
         self._halt(names)
         for name in names:
-            if name in self._collectors and not self.settings[name + "_Disabled"]:
-                collector = self._running[name] = self._collectors[name]
-                collector.start()
+            resident = self._resident.get(name, True)
+            if resident and not self.settings[name + "_Disabled"]:
+                self.since[name] = clock.uptime()
+                if name in self._resident:
+                    self._running[name] = resident
+                    resident.start()
                 priority, period, longest = self.settings.schedule(name)
-                order = priority * len(settings.COLLECTORS) + settings.COLLECTORS.index(name)
-                self.scheduler.add(name, collector.collect, period, order, longest)
+                order = priority * len(COLLECTORS) + COLLECTORS.index(name)
+                self.scheduler.add(name, self._collect, period, order, longest)
 
     def _halt(self, names):
         for name in names:
-            collector = self._running.pop(name, None)
+            self.scheduler.remove(name)
+            resident = self._running.pop(name, None)
+            if resident:
+                resident.stop()
+
+    async def _collect(self, name):
+        if name in self._running:
+            await self._running[name].collect()
+            return
+        with Cold():
+            collector = collectors.load(name, self)
             if collector:
-                self.scheduler.remove(name)
-                collector.stop()
+                await collector.collect()
 
     def add(self, name, text, seconds):
         """Puts an event of text (str) that covers `seconds` into the outbox."""
@@ -146,19 +160,34 @@ class Agent:
     def complain(self, key, reason):
         """Tells of a setting that does not do: in the log, and as a ConfigurationError event."""
         log.warning("%s: %s" % (key, reason))
-        text = messages.head("ConfigurationError", "Diagnostic", "Triggered")
-        text += messages.payload(("key", "reason"), [[key, reason]], self.objects)
-        self._add("ConfigurationError", text, _HIGH, 0)
+        self.tell("ConfigurationError", ("key", "reason"), [key, reason])
+
+    def tell(self, name, columns, row):
+        """Puts a Diagnostic event of one row that no collector made into the outbox.
+
+        False when it has no room.
+        """
+        text = messages.head(name, "Diagnostic", "Triggered")
+        text += messages.payload(columns, [row], self.objects)
+        return self._add(name, text, _HIGH, 0)
 
     def _add(self, name, text, priority, seconds):
         self.counters["events_collected"] += 1
-        if not self.outbox.add(text.encode(), priority, clock.uptime(), seconds):
+        added = self.outbox.add(text.encode(), priority, clock.uptime(), seconds)
+        if not added:
             log.warning("no room in the outbox: an event of %s is lost" % name)
+        return added
 
     @property
     def objects(self):
         """Whether rows are to be objects, not columns."""
         return self.settings["Message_Format"] == "objects"
+
+    def port(self):
+        """The module that knows the platform; not kept."""
+        from . import ports
+
+        return ports.load()
 
     def _after_jobs(self):
         gc.collect()

@@ -6,7 +6,7 @@ of such a table begins with the number of rows that it goes for, and these table
 """
 
 import flowtable
-from flowtable import ICMP, IN, TCP, UDP
+from flowtable import ICMP, IN, TCP
 from micropython import const
 from nettap.sockets import app_name
 
@@ -17,7 +17,6 @@ OBJECTS_ROW_MAX = const(512)
 _HOSTS_MAX = const(1024)  # bytes of host names kept with a snapshot
 _NAME_MAX = const(64)
 _NO_ROW = const(256)
-_TRANSPORTS = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP"}
 
 _COLUMNS = (
     '{"columns":["local_port","remote_port","bytes_in","bytes_out","hit_count","first_seen",'
@@ -29,9 +28,9 @@ _SERVICES = (
 )
 _REMOTES = ']},{"columns":["row_count","remote_address","host_name"],"rows":['
 _OBJECT = (
-    '{"local_address":%s,"local_port":%s,"remote_address":%s,"remote_port":%s,'
-    '"transport_protocol":"%s","application_protocol":%s,"direction":"%s","bytes_in":%d,'
-    '"bytes_out":%d,"hit_count":%d,"first_seen":%d,"last_seen":%d,"extended_properties":%s}'
+    '{"direction":%s,"transport_protocol":%s,"application_protocol":%s,"local_address":%s,'
+    '"remote_address":%s,"extended_properties":%s,"local_port":%s,"remote_port":%s,'
+    '"bytes_in":%s,"bytes_out":%s,"hit_count":%s,"first_seen":%s,"last_seen":%s}'
 )
 
 
@@ -58,7 +57,10 @@ def take(table, view, host_name):
             if raw != last:
                 last = raw
                 remote = flowtable.unpack(view, row)[5]
-                name = _host_bytes(host_name(remote) if remote else None)
+                name = host_name(remote) if remote else None
+                # Only what needs no escape in JSON.
+                name = [c if " " < c < "\x7f" and c not in '"\\' else "?" for c in name or ""]
+                name = "".join(name[:_NAME_MAX]).encode()
                 if name and at + 2 + len(name) <= end:
                     view[at] = row
                     view[at + 1] = len(name)
@@ -73,133 +75,85 @@ def take(table, view, host_name):
     return count, at
 
 
-def _host_bytes(name):
-    # Only what needs no escape in JSON.
-    return bytes([ord(c) if " " < c < "\x7f" and c not in '"\\' else 63 for c in name or ""])[
-        :_NAME_MAX
-    ]
-
-
-def _host(content, at):
-    """Returns (row, name, where the next entry is) of the host name at `at`."""
-    length = content[at + 1]
-    if length == 0:
-        return _NO_ROW, None, at
-    return content[at], str(content[at + 2 : at + 2 + length], "utf-8"), at + 2 + length
-
-
-def _rows(content, start, stop):
-    """Yields each flow with its host name, or None, as a 13th value."""
-    row, name, at = _host(content, content[-2] | content[-1] << 8)
-    host = owner = None
+def _rows(content, start, stop, interval):
+    """Yields each flow as a tuple of 13: the service (direction, transport and application
+    protocol, local address), the remote address and its host name, and what is the row's own.
+    """
+    at = content[-2] | content[-1] << 8
+    row = -1
+    name = host = owner = None
     for index in range(start, stop):
         while row <= index:  # a name goes for the run of one remote address that begins at its row
-            host, owner = name, flowtable.unpack(content, row)[5]
-            row, name, at = _host(content, at)
+            if row >= 0:
+                host, owner = name, flowtable.unpack(content, row)[5]
+            length = content[at + 1]
+            row = content[at] if length else _NO_ROW
+            name = str(content[at + 2 : at + 2 + length], "utf-8")
+            at += 2 + length
         flow = flowtable.unpack(content, index)
-        yield flow + (host if flow[5] == owner else None,)
+        protocol, direction, app, local, local_port, remote, remote_port = flow[:7]
+        unknown = 0 if protocol == ICMP else None
+        yield (
+            "In" if direction == IN else "Out",
+            "TCP" if protocol == TCP else "ICMP" if protocol == ICMP else "UDP",
+            app_name(app),
+            local,
+            remote,
+            host if remote == owner else None,
+            local_port or unknown,
+            remote_port or unknown,
+            flow[7],
+            flow[8],
+            flow[9],
+            max(interval - flow[10], 0),
+            max(interval - flow[11], 0),
+        )
 
 
 def payload(content, start, stop, interval, objects):
     """Yields the JSON of rows `start` to `stop` of what `take` wrote; `interval` is in seconds."""
-    rows = _rows(content, start, stop)
+    opening = "[" if objects else _COLUMNS
+    for row in _rows(content, start, stop, interval):
+        if objects:
+            values = [_json(value) for value in row]
+            if row[5]:
+                values[5] = '{"host_name":%s}' % values[5]
+            yield opening + _OBJECT % tuple(values)
+        else:
+            yield opening + _list(row[6:])
+        opening = ","
     if objects:
-        yield from _list("[", (_object(row, interval) for row in rows))
         yield "]"
         return
-    yield from _list(_COLUMNS, (_row(row, interval) for row in rows))
-    yield from _list(_SERVICES, _runs(_rows(content, start, stop), _service, _service_text))
-    yield from _list(_REMOTES, _runs(_rows(content, start, stop), _remote, _remote_text))
+    for opening, low, high in ((_SERVICES, 0, 4), (_REMOTES, 4, 6)):
+        shared = None
+        count = 0
+        for row in _rows(content, start, stop, interval):
+            if row[low:high] != shared:
+                if count:
+                    yield opening + _list((count,) + shared)
+                    opening = ","
+                shared = row[low:high]
+                count = 0
+            count += 1
+        yield opening + _list((count,) + shared)
     yield "]}]}"
 
 
-def _list(opening, items):
-    for item in items:
-        yield opening + item
-        opening = ","
+def _list(values):
+    return "[" + ",".join([_json(value) for value in values]) + "]"
 
 
-def _runs(rows, shared, text):
-    """Yields "[row count,...]" for each run of rows whose `shared(row)` is equal."""
-    count = 0
-    current = None
-    for row in rows:
-        value = shared(row)
-        if value != current:
-            if count:
-                yield text(count, current)
-            current = value
-            count = 0
-        count += 1
-    yield text(count, current)
-
-
-def _row(row, interval):
-    ports = _port(row[4], row[0]), _port(row[6], row[0])
-    return "[%s,%s,%d,%d,%d,%d,%d]" % (ports + row[7:9] + _seen(row, interval))
-
-
-def _seen(row, interval):
-    return row[9], max(interval - row[10], 0), max(interval - row[11], 0)
-
-
-def _service(row):
-    return row[:4]
-
-
-def _service_text(count, service):
-    return '[%d,"%s","%s",%s,%s]' % (
-        count,
-        _direction(service[1]),
-        _TRANSPORTS[service[0]],
-        _text(app_name(service[2])),
-        _text(address_text(service[3])),
-    )
-
-
-def _remote(row):
-    return row[5], row[12]
-
-
-def _remote_text(count, remote):
-    return "[%d,%s,%s]" % (count, _text(address_text(remote[0])), _text(remote[1]))
-
-
-def _object(row, interval):
-    return _OBJECT % (
-        (
-            _text(address_text(row[3])),
-            _port(row[4], row[0]),
-            _text(address_text(row[5])),
-            _port(row[6], row[0]),
-            _TRANSPORTS[row[0]],
-            _text(app_name(row[2])),
-            _direction(row[1]),
-            row[7],
-            row[8],
-        )
-        + _seen(row, interval)
-        + ('{"host_name":"%s"}' % row[12] if row[12] else "null",)
-    )
-
-
-def _direction(code):
-    return "In" if code == IN else "Out"
-
-
-def _port(port, protocol):
-    # 0 is a port that is not known, but ICMP has none.
-    return port if port or protocol == ICMP else "null"
-
-
-def _text(text):
-    return '"%s"' % text if text else "null"
+def _json(value):
+    if value is None:
+        return "null"
+    if isinstance(value, bytes):
+        value = address_text(value)
+    return '"%s"' % value if isinstance(value, str) else str(value)
 
 
 def address_text(address):
-    """4 or 16 bytes as text, IPv6 as RFC 5952 writes it; None stays None."""
-    if address is None:
-        return None
+    """4 or 16 bytes as text, IPv6 as RFC 5952 writes it."""
     if len(address) == 4:
         return "%d.%d.%d.%d" % tuple(address)
     groups = ["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)]

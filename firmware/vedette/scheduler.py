@@ -16,7 +16,7 @@ _BEAT_MS = const(1000)
 
 
 class Job:
-    """`run` is an async callable; `priority` 0 goes first among jobs due at the same time."""
+    """`run` is awaited with the name; of jobs due at the same time, `priority` 0 goes first."""
 
     def __init__(self, name, run, period, priority, due):
         self.name = name
@@ -91,7 +91,7 @@ class Scheduler:
                 job.due += (now - job.due) // job.period * job.period + job.period
                 ran = True
                 try:
-                    await job.run()
+                    await job.run(job.name)
                 except Exception as error:
                     self.errors += 1
                     log.failed(job.name, error)

@@ -33,7 +33,7 @@ async def main(form):
     agent.settings.apply({"Message_Format": form})
     agent.start()
     for name in ("SystemInformation", "Heartbeat", "Statistics"):
-        await agent._collectors[name].collect()
+        await agent._collect(name)
     agent.complain("Some_Key", 'a "reason"')
     agent.sender._stamp()
     chosen = [(offset, 0) for priority in range(3) for offset in agent.outbox.entries(priority)]

@@ -14,6 +14,7 @@ import sys
 sys.path.append(os.getenv("ROOT") + "/tests/bench/device")
 
 import reference_flows
+from iothub import clock
 from nettap import sockets
 from vedette import tap
 from vedette.collectors import network_activity
@@ -56,6 +57,7 @@ class Agent:
         self.objects = values["Message_Format"] == "objects"
         self.outbox = Outbox(60000)
         self.scheduler = Scheduler(lambda: 0)
+        self.since = {"NetworkActivity": clock.uptime() - reference_flows.INTERVAL}
         self.counters = {"collections_deferred": 0, "events_collected": 0}
 
 
@@ -117,7 +119,6 @@ async def _render(made, values):
     collector = network_activity.Collector(agent)
     names = _fill(tap.table, made)
     sockets.host_name = names.get
-    collector.since -= reference_flows.INTERVAL
     assert collector.hand_over()
     client = Client()
     sender = Sender(client, agent.outbox, agent.settings, AGENT)
@@ -137,8 +138,8 @@ def main(seed, count, size):
     shown = []
     for flow in made:
         flow = list(flow)
-        flow[3] = address_text(flow[3])
-        flow[5] = address_text(flow[5])
+        flow[3] = flow[3] and address_text(flow[3])
+        flow[5] = flow[5] and address_text(flow[5])
         shown.append(flow)
     print(json.dumps(shown))
     for form in ("objects", "columns"):

@@ -45,7 +45,7 @@ def _make(start=0):
 
 
 def _job(clock, times, name):
-    async def run():
+    async def run(_):
         times.append((clock.uptime(), name))
 
     return run
@@ -120,7 +120,7 @@ async def test_a_job_that_raises_is_counted_and_the_others_go_on():
     clock, scheduler = _make()
     times = []
 
-    async def bad():
+    async def bad(_):
         raise ValueError("on purpose")
 
     log.level = 0
@@ -135,7 +135,7 @@ async def test_a_late_job_runs_once_and_returns_to_its_grid():
     clock, scheduler = _make()
     times = []
 
-    async def slow():
+    async def slow(_):
         times.append(clock.uptime())
         if len(times) == 2:
             clock.ms += 35000

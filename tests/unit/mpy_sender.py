@@ -43,7 +43,9 @@ class Client:
 
 def _make(values=None, size=60000):
     client, outbox = Client(), Outbox(size)
-    return client, outbox, Sender(client, outbox, Settings({}, values), AGENT)
+    settings = Settings({})
+    settings.apply(values or {})
+    return client, outbox, Sender(client, outbox, settings, AGENT)
 
 
 def _add(outbox, name, priority=1, padding=0, when=None):

@@ -3,8 +3,13 @@
 import json
 import random
 
-from vedette import settings
-from vedette.settings import Settings, check, report
+from vedette import validation
+from vedette.settings import Settings
+from vedette.validation import changes, check, keys, report
+
+
+def _effective(running):
+    return {key: running[key] for key in keys()}
 
 
 def _reason(key, value):
@@ -40,7 +45,7 @@ def test_every_key_of_the_contract_has_its_default():
         expected[collector + "_Disabled"] = False
         often = collector in ("NetworkActivity", "Process")
         expected[collector + "_MessageFrequency"] = "Medium" if often else "Low"
-    assert running.effective() == expected, running.effective()
+    assert _effective(running) == expected, _effective(running)
 
 
 def test_platform_defaults_give_way_to_the_twin():
@@ -87,7 +92,7 @@ def test_intervals_are_exact_multiples():
         ("1.5,3,45", (90, 180, 2700)),
         (".1,10,100", (6, 600, 6000)),
     ):
-        assert settings.intervals(text) == seconds, (text, settings.intervals(text))
+        assert validation.intervals(text) == seconds, (text, validation.intervals(text))
         assert _reason("CollectorsCore_PriorityIntervals", text) is None
     for text, part in (
         ("30,120", "each a multiple"),
@@ -129,10 +134,10 @@ def test_null_means_the_default_and_unknown_keys_are_told():
 
 def test_changes_are_those_of_the_value_in_force():
     running = Settings({})
-    assert running.changes({"Message_Format": "columns"}) == []
+    assert changes(running, {"Message_Format": "columns"}) == []
     running.apply({"Message_Format": "objects"})
-    assert running.changes({}) == ["Message_Format"]
-    assert running.changes({"Message_Format": "objects", "Process_CacheSize": 16}) == [
+    assert changes(running, {}) == ["Message_Format"]
+    assert changes(running, {"Message_Format": "objects", "Process_CacheSize": 16}) == [
         "Process_CacheSize"
     ]
 
@@ -140,7 +145,7 @@ def test_changes_are_those_of_the_value_in_force():
 def _refused(document):
     try:
         check(document)
-    except settings.Refused as reason:
+    except validation.Refused as reason:
         return str(reason)
     return None
 
@@ -193,7 +198,7 @@ def _word():
 
 
 def test_random_documents_never_raise_and_never_half_apply():
-    all_keys = list(settings.keys())
+    all_keys = list(keys())
     for seed in range(3000):
         random.seed(seed)
         names = [random.choice(all_keys) if random.getrandbits(1) else _word() for _ in range(6)]
@@ -207,5 +212,5 @@ def test_random_documents_never_raise_and_never_half_apply():
             assert reason.startswith(("must", "each")), reason
         running = Settings({})
         running.apply(values)  # what was found good is good
-        again, problems, _ = check(running.effective())
-        assert not problems and again == running.effective()
+        again, problems, _ = check(_effective(running))
+        assert not problems and again == _effective(running)

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -49,12 +50,25 @@ def architecture(micropython: Path) -> str:
         number = int(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         raise CommandError(f"{micropython} is no MicroPython that can be run here") from None
-    if number & 0xFF != MPY_VERSION or number >> 10 >= len(ARCHITECTURES):
+    return architecture_named(number, str(micropython))
+
+
+def architecture_named(number: int, who: str) -> str:
+    """What `sys.implementation._mpy` stands for, as mpy-cross names it. Errors: CommandError."""
+    if number & 0xFF != MPY_VERSION or number >> 10 & 0xF >= len(ARCHITECTURES):
         raise CommandError(
-            f"{micropython} loads .mpy files of version {number & 0xFF}, not {MPY_VERSION}: "
+            f"{who} loads .mpy files of version {number & 0xFF}, not {MPY_VERSION}: "
             "use MicroPython 1.23 or newer"
         )
-    return ARCHITECTURES[number >> 10]
+    return ARCHITECTURES[number >> 10 & 0xF]
+
+
+def compiled(source: Path, march: str) -> bytes:
+    """One file of an application, line numbers kept. Errors: CommandError as the compiler says."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "app.mpy"
+        _compile(source, target, ["-s", source.name, *([f"-march={march}"] if march else [])])
+        return target.read_bytes()
 
 
 def sources() -> Iterator[tuple[Path, Path]]:
@@ -122,10 +136,12 @@ def _compile_all(march: str, optimise: int) -> Path:
     made = {}
     for source, relative in sources():
         target = out / relative.with_suffix(".mpy")
-        key = hashlib.sha256(f"{_compiler_version()} -O{optimise}".encode() + source.read_bytes())
+        key = hashlib.sha256(f"{_compiler_version()} -O{optimise} -s".encode() + source.read_bytes())
         made[str(target)] = key.hexdigest()
         if not target.exists() or known.get(str(target)) != key.hexdigest():
-            _compile(source, target, [f"-O{optimise}", *([f"-march={march}"] if march else [])])
+            # A traceback names the package, not the file: each name of a file costs heap.
+            options = [f"-O{optimise}", "-s", relative.parts[0]]
+            _compile(source, target, [*options, *([f"-march={march}"] if march else [])])
     for left_over in set(map(str, out.rglob("*.mpy"))) - set(made):
         Path(left_over).unlink()
     if made != known:
@@ -135,7 +151,7 @@ def _compile_all(march: str, optimise: int) -> Path:
 
 def _compile(source: Path, target: Path, options: list[str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(_compiler()), *options, "-s", source.name, "-o", str(target), str(source)]
+    command = [str(_compiler()), *options, "-o", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise CommandError(f"{source} does not compile: {done.stderr.strip()}")

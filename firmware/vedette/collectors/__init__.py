@@ -8,12 +8,17 @@ from iothub import clock
 
 from .. import messages
 
+# These aggregate between two collections, and stay loaded. The others are made when they are due.
+RESIDENT = ("NetworkActivity", "Process")
+
 
 class Base:
     """What every collector is. `name` is the collector's in the twin's keys.
 
     `event` is the Name of its events. `agent` gives settings, scheduler, outbox, sender, client,
-    port and store.
+    port and store. One that is RESIDENT has three methods more: `start()`, with the settings in
+    force; `stop()`, before they change and when the agent stops; and before that `hand_over()`,
+    which puts what was aggregated into the outbox, or returns False when it has no room.
     """
 
     name = ""
@@ -23,17 +28,6 @@ class Base:
 
     def __init__(self, agent):
         self.agent = agent
-        self.since = clock.uptime()
-
-    def start(self):
-        """Called with the settings in force, also after they have changed."""
-
-    def stop(self):
-        """Called before the settings change, after `hand_over`, and when the agent stops."""
-
-    def hand_over(self):
-        """Puts what was aggregated so far into the outbox; False when it has no room."""
-        return True
 
     async def collect(self):
         """The interval is over: calls `emit`."""
@@ -41,8 +35,9 @@ class Base:
     def interval(self):
         """Returns the seconds since the last call: the time that an event covers."""
         now = clock.uptime()
-        seconds = now - self.since
-        self.since = now
+        since = self.agent.since
+        seconds = now - since[self.name]
+        since[self.name] = now
         return seconds
 
     def head(self):

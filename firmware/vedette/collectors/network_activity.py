@@ -37,7 +37,7 @@ class Collector(Base):
         self.agent.scheduler.drop_hook(self._tick)
 
     def _tick(self, now):
-        self.table.tick(now - self.since)
+        self.table.tick(now - self.agent.since[self.name])
 
     async def collect(self):
         if not self.hand_over():

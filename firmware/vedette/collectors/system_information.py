@@ -38,10 +38,11 @@ class Collector(Base):
 
     async def collect(self):
         agent = self.agent
+        port = agent.port()
         row = [agent.settings["SystemInformation_" + key] or None for key in _CHOSEN]
-        row.extend(agent.port.operating_system())
+        row.extend(port.operating_system())
         row.extend(("Vedette", VERSION))
-        row.extend(agent.port.memory())
-        row.extend(agent.port.storage())
-        row.extend((agent.port.uptime(), agent.port.reset_cause(), agent.port.nics()))
+        row.extend(port.memory())
+        row.extend(port.storage())
+        row.extend((port.uptime(), port.reset_cause(), port.nics()))
         self.emit(_COLUMNS, [row])

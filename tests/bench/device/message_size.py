@@ -16,6 +16,7 @@ from vedette import tap
 
 tap.install()
 
+from iothub import clock  # noqa: E402
 from nettap import protocols  # noqa: E402
 from vedette import ports, settings  # noqa: E402
 from vedette.outbox import Outbox  # noqa: E402
@@ -48,6 +49,7 @@ class Agent:
     def __init__(self, settings, outbox):
         self.settings = settings
         self.outbox = outbox
+        self.since = {}
         self.counters = {"events_collected": 0, "collections_deferred": 0}
 
 
@@ -89,7 +91,7 @@ class Bench:
         network_activity.sockets.host_name = self.names.get
 
     def prepare(self):
-        self.collector.since -= INTERVAL
+        self.agent.since["NetworkActivity"] = clock.uptime() - INTERVAL
         fill(tap.table, self.names)
         assert tap.table.live == 256
 

@@ -1,0 +1,21 @@
+"""Code that is needed now and then does not stay in the heap."""
+
+import sys
+
+
+class Cold:
+    """`with Cold():` the agent's modules that are first imported meanwhile are dropped after it.
+
+    What keeps state between two uses must have been imported before.
+    """
+
+    def __enter__(self):
+        self._kept = set(sys.modules)
+
+    def __exit__(self, *_):
+        for name in list(sys.modules):
+            if name.startswith("vedette.") and name not in self._kept:
+                del sys.modules[name]
+                package, _, module = name.rpartition(".")
+                if package in sys.modules:
+                    delattr(sys.modules[package], module)
