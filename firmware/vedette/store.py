@@ -7,6 +7,8 @@ from micropython import const
 
 from . import log
 
+FOLDER = "vedette-state"  # of the agent, unless it is told another
+
 _FILE_MAX = const(8192)
 
 

@@ -12,3 +12,10 @@ def install():
     if table is None:
         table = FlowTable()
         sockets.install(table)
+
+
+def remove():
+    """Stops watching, and lets go of the table."""
+    global table
+    sockets.uninstall()
+    table = None
