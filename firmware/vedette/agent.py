@@ -160,7 +160,7 @@ class Agent:
     def complain(self, key, reason):
         """Tells of a setting that does not do: in the log, and as a ConfigurationError event."""
         log.warning("%s: %s" % (key, reason))
-        self.tell("ConfigurationError", ("key", "reason"), [key, reason])
+        self.tell("ConfigurationError", "key,reason", [key, reason])
 
     def tell(self, name, columns, row):
         """Puts a Diagnostic event of one row that no collector made into the outbox.

@@ -10,9 +10,9 @@ from . import log
 from .settings import COLLECTORS
 from .validation import PROBLEMS_MAX, Refused, changes, check, report
 
-_FILE = "settings"
+_FILE = const("settings")
 _WAIT_S = const(1)
-_TEMPORARY = ("throttled", "timeout", "server")
+_TEMPORARY = const(("throttled", "timeout", "server"))
 
 
 def load(agent):

@@ -18,16 +18,16 @@ _HOSTS_MAX = const(1024)  # bytes of host names kept with a snapshot
 _NAME_MAX = const(64)
 _NO_ROW = const(256)
 
-_COLUMNS = (
+_COLUMNS = const(
     '{"columns":["local_port","remote_port","bytes_in","bytes_out","hit_count","first_seen",'
     '"last_seen"],"rows":['
 )
-_SERVICES = (
+_SERVICES = const(
     '],"shared":[{"columns":["row_count","direction","transport_protocol",'
     '"application_protocol","local_address"],"rows":['
 )
-_REMOTES = ']},{"columns":["row_count","remote_address","host_name"],"rows":['
-_OBJECT = (
+_REMOTES = const(']},{"columns":["row_count","remote_address","host_name"],"rows":[')
+_OBJECT = const(
     '{"direction":%s,"transport_protocol":%s,"application_protocol":%s,"local_address":%s,'
     '"remote_address":%s,"extended_properties":%s,"local_port":%s,"remote_port":%s,'
     '"bytes_in":%s,"bytes_out":%s,"hit_count":%s,"first_seen":%s,"last_seen":%s}'

@@ -14,7 +14,7 @@ from micropython import const
 from . import VERSION, flows
 from .outbox import FLOWS, OBJECTS
 
-_SEPARATORS = (",", ":")
+_SEPARATORS = const((",", ":"))
 CLOSING = "]}"
 FRAME_MAX = const(768)  # the longest that an event with its envelope gets around the rows
 
@@ -36,7 +36,11 @@ def head(name, event_type, category):
 
 
 def payload(columns, rows, objects):
-    """How the text of an event ends: `rows` is a list of lists of values, one for each column."""
+    """How the text of an event ends: `rows` is a list of lists of values, one for each column.
+
+    `columns` is a str of names with commas between them: alone, each would stay in the heap.
+    """
+    columns = columns.split(",")
     if objects:
         rows = [dict(zip(columns, row)) for row in rows]
         body = json.dumps(rows, separators=_SEPARATORS)

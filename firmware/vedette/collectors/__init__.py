@@ -44,7 +44,7 @@ class Base:
         return messages.head(self.event, self.event_type, self.category)
 
     def emit(self, columns, rows):
-        """Makes one event of `rows`, lists of values for `columns`."""
+        """Makes one event of `rows`, lists of values for `columns`: "name,name"."""
         text = self.head() + messages.payload(columns, rows, self.agent.objects)
         self.agent.add(self.name, text, self.interval())
 

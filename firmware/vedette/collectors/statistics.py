@@ -1,38 +1,17 @@
 """What the agent knows of itself. Counters are since the start, but for those of the day."""
 
+from micropython import const
 from nettap import sockets
 
 from .. import tap
 from . import Base
 
-_COLUMNS = (
-    "messages_sent",
-    "messages_acknowledged",
-    "messages_retried",
-    "events_collected",
-    "events_sent",
-    "events_expired",
-    "events_dropped",
-    "events_refused",
-    "collections_deferred",
-    "flows_refused",
-    "hits_refused",
-    "flows_evicted",
-    "table_high_water",
-    "outbox_high_water",
-    "reconnects",
-    "heap_low_water",
-    "scheduler_late_max_ms",
-    "job_errors",
-    "tap_errors",
-    "settings_refused",
-    "files_corrupt",
-    "app_errors",
-    "day_messages",
-    "day_units",
-    "day_bytes",
-    "day_quota",
-    "quota_waits",
+_COLUMNS = const(
+    "messages_sent,messages_acknowledged,messages_retried,events_collected,events_sent,"
+    "events_expired,events_dropped,events_refused,collections_deferred,flows_refused,"
+    "hits_refused,flows_evicted,table_high_water,outbox_high_water,reconnects,"
+    "heap_low_water,scheduler_late_max_ms,job_errors,tap_errors,settings_refused,"
+    "files_corrupt,app_errors,day_messages,day_units,day_bytes,day_quota,quota_waits"
 )
 
 

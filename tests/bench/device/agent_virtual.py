@@ -68,7 +68,7 @@ class Baseline(Base):
 
     name = event = "Baseline"
     event_type = "Security"
-    columns = ("check_id", "result", "error", "description", "remediation", "severity")
+    columns = "check_id,result,error,description,remediation,severity"
 
     async def collect(self):
         row = ["MPY-UNIX-Network-2.1", "Fail", None, "x" * 80, "y" * 160, "High"]
