@@ -1,11 +1,9 @@
 """What a board runs after boot.py: the agent, with app.py beside it if there is one."""
 
-import sys
-
 from vedette import tap
 
 tap.install()  # before anything imports socket
 
 from vedette import standalone  # noqa: E402
 
-sys.exit(standalone.run())
+standalone.run()

@@ -1,126 +1,127 @@
-"""The agent on its own: config.json says which hub, app.py, if there is one, runs beside it."""
+"""The agent on its own: config.json says which hub and network, app.py, if there is one, runs too.
+
+What is done once is in modules of their own, which leave the heap again.
+"""
 
 import asyncio
-import io
-import json
 import sys
+import time
 
-from iothub import HubError
 from micropython import const
 
-from . import agent as agents
-from . import log, store
+from . import VERSION, cold, log
+from .store import FOLDER, Store
 
-CONFIG = "config.json"
-
-_FILE_MAX = const(4096)
+_HELD_S = const(60)  # a start that lives so long did not fail
+_LOOK_S = const(5)  # between looks at the network
+_TIME_SERVERS = ("pool.ntp.org", "time.cloudflare.com")
 _MISSING = "no module named 'app'"
+_INTERRUPTED = const(0)
+_NO_AGENT = const(1)
+_CRASHED = const(2)
 
 
-class ConfigError(ValueError):
-    """Says what is wrong in config.json, and what to do; never shows a value."""
+def _begin(store):
+    """Whether the agent may run. When not, the tap goes: the application is on its own."""
+    if cold.call("starts", "begin", store):
+        return True
+    from . import tap
+
+    tap.remove()
+    log.error("safe mode: the last starts failed; the agent does not run until the next")
+    return False
 
 
-def _strings(value):
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise ConfigError("must be a path, or a list of paths")
-    return value
-
-
-def _string(value):
-    if not isinstance(value, str) or not value:
-        raise ConfigError("must be a string")
-    return value
-
-
-def _number(value):
-    if type(value) is not int or not 0 <= value <= 65535:
-        raise ConfigError("must be an integer from 0 to 65535")
-    return value
-
-
-# The arguments of vedette.start that config.json may give.
-_KEYS = {
-    "connection_string": _string,
-    "ca": _strings,
-    "state": _string,
-    "outbox_size": _number,
-    "watchdog": _number,
-}
-_REQUIRED = ("connection_string", "ca")
-
-
-def read(path=CONFIG):
-    """Returns the arguments for `vedette.start`. Errors: ConfigError."""
+def _start(config, store):
+    """Returns the agent, None where it cannot run. Imports it here: in safe mode none of it is."""
     try:
-        data = store.read(path, _FILE_MAX)
-    except OSError as error:
-        raise ConfigError("%s cannot be read (errno %d): create it" % (path, error.errno))
-    if data is None:
-        raise ConfigError("%s is longer than %d bytes" % (path, _FILE_MAX))
-    stream = io.BytesIO(data)
-    try:
-        document = json.load(stream)
-    except ValueError:
-        before = data[: stream.tell()].split(b"\n")
-        place = (path, len(before), len(before[-1]))
-        raise ConfigError("%s is not JSON: look at line %d, column %d" % place)
-    if not isinstance(document, dict):
-        raise ConfigError('%s must hold an object, {"connection_string": ...}' % path)
-    for key in _REQUIRED:
-        if key not in document:
-            raise ConfigError("%s: %s is missing" % (path, key))
-    for key, value in document.items():
-        if key not in _KEYS:
-            raise ConfigError("%s: %s is no key; there are %s" % (path, key, ", ".join(_KEYS)))
+        from iothub import HubError
+
+        from . import agent as agents
+
         try:
-            document[key] = _KEYS[key](value)
-        except ConfigError as reason:
-            raise ConfigError("%s: %s %s" % (path, key, reason))
-    return document
-
-
-def _start():
-    try:
-        return agents.start(**read())
-    except (ConfigError, HubError) as error:
-        log.error("the agent does not run: %s" % error)
+            agent = agents.start(**config)
+        except (HubError, ValueError) as error:
+            log.error("the agent does not run: %s" % error)
+            return None
+    except Exception as error:
+        log.failed("the agent", error)
+        cold.call("starts", "note", store, error)
         return None
+    cold.call("starts", "report", agent, True)
+    return agent
 
 
-async def _run_app(agent):
-    """Runs app.py's main(). Returns False where there is no app.py."""
+async def _hold(store):
+    await asyncio.sleep(_HELD_S)
+    cold.call("starts", "held", store)
+
+
+async def _online(network, servers):
+    """Keeps the network up and the clock right; runs for ever."""
+    nic = None
+    due = time.ticks_ms()
+    while True:
+        try:
+            if network and not (nic and nic.isconnected()):
+                nic = await cold.call("bringup", "connect", network, nic)
+            elif time.ticks_diff(time.ticks_ms(), due) >= 0:
+                seconds = await cold.call("sntp", "synchronise", servers)
+                due = time.ticks_add(time.ticks_ms(), 1000 * seconds)
+        except Exception as error:  # such as no heap for now
+            log.failed("network", error)
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _run_app(agent, store):
+    """Runs app.py's main(), where there is an app.py."""
     try:
         import app
 
         await app.main()
     except Exception as error:
         if isinstance(error, ImportError) and str(error) == _MISSING:
-            return False
+            return
         sys.print_exception(error, sys.stderr)
         log.error("app.py ended with an error; the agent goes on")
+        cold.call("starts", "note", store, error)
         if agent:
             agent.counters["app_errors"] += 1
+            cold.call("starts", "report", agent)
     else:
         log.info("app.py ended; the agent goes on")
-    return True
 
 
-async def _main():
-    agent = _start()
-    await _run_app(agent)
+async def _main(config, store):
+    agent = None
+    network = config.pop("network", None)
+    servers = config.pop("time_servers", network and _TIME_SERVERS)
+    if servers:
+        asyncio.create_task(_online(network, servers))
+    if config:
+        asyncio.create_task(_hold(store))
+        if _begin(store):
+            agent = _start(config, store)
+    await _run_app(agent, store)
     while agent:
         await asyncio.sleep(3600)
 
 
 def run():
-    """Runs agent and application until interrupted. Returns 1 when the agent could not run."""
+    """Runs agent and application until interrupted, or until neither has anything to run."""
     if "" not in sys.path:
         sys.path.insert(0, "")  # app.py stands beside config.json
+    config = cold.call("config_file", "load")
+    store = Store(config.get("state", FOLDER))
+    ended = _NO_AGENT
     try:
-        asyncio.run(_main())
+        asyncio.run(_main(config, store))
     except KeyboardInterrupt:
-        return 0
-    return 1
+        ended = _INTERRUPTED
+    except Exception as error:  # the event loop's own: nothing runs any more
+        log.failed("the event loop", error)
+        cold.call("starts", "note", store, error)
+        ended = _CRASHED
+    if ended != _CRASHED:
+        cold.call("starts", "held", store)
+    cold.call("ports", "load").leave(ended)

@@ -72,7 +72,7 @@ def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
         (None, "config.json cannot be read"),
         ("", "line 1, column"),
         ('{\n "connection_string": "x",\n "ca": y}', "line 3, column 9"),
-        ("[]", "must hold an object"),
+        ("[]", "must be an object"),
         ({"ca": "ca.der"}, "connection_string is missing"),
         ({**GOOD, "colour": 1}, "colour is no key"),
         ({**GOOD, "ca": 5}, "ca must be a path"),

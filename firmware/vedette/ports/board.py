@@ -8,10 +8,18 @@ from binascii import hexlify
 from iothub import clock
 from micropython import const
 
-_NICS = (("WLAN", "WIFI"), ("LAN", "ETH"), ("PPP", "MOBILE"))
+# class, its argument, what it is
+_NICS = (
+    ("WLAN", "STA_IF", "WIFI"),
+    ("WLAN", "AP_IF", "WIFI"),
+    ("LAN", None, "ETH"),
+    ("PPP", None, "MOBILE"),
+)
 _NONE = ("0.0.0.0", "::", "")
 _CAUSES = ("PWRON_RESET", "HARD_RESET", "WDT_RESET", "DEEPSLEEP_RESET", "SOFT_RESET")
 _MAC_BYTES = const(6)
+_SECRET_MAX = const(512)
+_CRASHED = const(2)
 
 
 def defaults():
@@ -54,8 +62,8 @@ def memory():
 
 
 def storage():
-    """Returns (total, free) bytes of the root file system."""
-    status = os.statvfs("/")
+    """Returns (total, free) bytes of the file system that the agent runs on."""
+    status = os.statvfs(".")  # "/" is none on STM32, where flash is /flash
     return status[1] * status[2], status[1] * status[3]
 
 
@@ -76,25 +84,29 @@ def reset_cause():
 
 
 def nics():
-    """Returns a list of {type, name, ipv4_address, ipv6_address, mac} of the interfaces in use."""
+    """Returns a list of {type, name, ipv4_address, ipv6_address, mac} of the interfaces in use.
+
+    The names are MicroPython's, which say Wi-Fi's mode: STA_IF, AP_IF, LAN, PPP.
+    """
     import network
 
     found = []
-    for kind, label in _NICS:
+    for kind, mode, label in _NICS:
         try:
-            nic = getattr(network, kind)()
+            make = getattr(network, kind)
+            nic = make(getattr(network, mode)) if mode else make()
             if nic.active():
-                found.append(_nic(nic, kind, label))
+                found.append(_nic(nic, mode or kind, label))
         except (AttributeError, OSError, TypeError, ValueError):
             pass  # this board has no such interface
     return found
 
 
-def _nic(nic, kind, label):
+def _nic(nic, name, label):
     mac = nic.config("mac") if label != "MOBILE" else b""
     return {
         "type": label,
-        "name": kind,
+        "name": name,
         "ipv4_address": _known(nic.ifconfig()[0]),
         "ipv6_address": _known(_ipv6(nic)),
         "mac": hexlify(mac, ":").decode() if len(mac) == _MAC_BYTES else None,
@@ -114,7 +126,43 @@ def _known(address):
 
 
 def watchdog(seconds):
-    """Returns a function that feeds a new watchdog, which cannot be stopped again."""
+    """Returns a function that feeds a new watchdog, which cannot be stopped again.
+
+    Errors: ValueError where the board's cannot wait so long.
+    """
     import machine
 
-    return machine.WDT(timeout=1000 * seconds).feed
+    try:
+        return machine.WDT(timeout=1000 * seconds).feed
+    except ValueError as error:
+        raise ValueError("watchdog: this board cannot wait %d s: %s" % (seconds, error))
+
+
+def secret(name):
+    """The string kept under that name in NVS, which no file shows; None where there is none."""
+    try:
+        import esp32
+
+        kept = bytearray(_SECRET_MAX)
+        size = esp32.NVS("vedette").get_blob(name, kept)
+        return str(kept[:size], "utf-8")
+    except (ImportError, OSError):
+        return None
+
+
+def set_clock(unix_seconds):
+    import machine
+
+    year, month, day, hour, minute, second, weekday, _ = clock.gmtime(unix_seconds)
+    machine.RTC().datetime((year, month, day, weekday + 1, hour, minute, second, 0))
+
+
+def leave(ended):
+    """The end of main.py: 0 interrupted, 1 no agent, 2 crashed, which starts the board anew.
+
+    Else the REPL follows; after sys.exit() a board would run main.py again.
+    """
+    import machine
+
+    if ended == _CRASHED:
+        machine.reset()

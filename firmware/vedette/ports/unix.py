@@ -165,3 +165,17 @@ def nics():
 def watchdog(seconds):
     """Returns a function that feeds a watchdog, None where there is none."""
     return None
+
+
+def secret(name):
+    """The string kept under that name out of the file system; None: a host has no such place."""
+    return None
+
+
+def set_clock(unix_seconds):
+    """The system keeps its own clock."""
+
+
+def leave(ended):
+    """The end of main.py, with this exit code: 0 interrupted, 1 no agent, 2 crashed."""
+    sys.exit(ended)
