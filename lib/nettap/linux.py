@@ -102,4 +102,3 @@ def _inode(sock):
         return os.stat("/proc/self/fd/%d" % sock.fileno())[1]
     except OSError:  # closed below us
         return None
-

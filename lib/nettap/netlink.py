@@ -68,7 +68,7 @@ def dump(protocol, kind, body):
 
 
 def attributes(data, at, end):
-    """Yields (kind, where it begins, where it ends) of each attribute (linux/netlink.h, nlattr)."""
+    """Yields (kind, where it begins, where it ends) of each `struct nlattr`."""
     while at + 4 <= end:
         size, kind = struct.unpack_from("HH", data, at)
         if not 4 <= size <= end - at:

@@ -36,7 +36,7 @@ def sockets(protocol, family, states, info=False):
 
 
 def destroyed():
-    """A netlink socket that is told of each TCP socket that the kernel destroys. Errors: OSError."""
+    """A netlink socket that is told of each TCP socket that goes. Errors: OSError."""
     return netlink.connect(netlink.SOCK_DIAG, _TCP_DESTROYED)
 
 

@@ -1,0 +1,131 @@
+"""Tells of each process that comes to be: by the kernel's events, else by polling /proc.
+
+A process that goes on with its parent's program is a fork. One that takes up a program is an exec,
+and not a fork before that. `seen(when, pid, parent, command line, user id, kind)` is called once
+for each, `when` in seconds of uptime; what was gone before it could be read is "" or None.
+"""
+
+import asyncio
+from asyncio import core
+
+from iothub import clock
+from micropython import const
+
+from . import proc, process_events
+
+_PROBE_MAX = const(256)  # ids that are tried one by one; beyond, all processes are looked through
+_SLICE = const(16)  # processes read before the loop has its turn
+_FORKS_MAX = const(256)
+
+
+def start(seen, polling_ms):
+    """Returns a watch: `run()` is its task, `settle()` tells of what is not decided yet."""
+    try:
+        return _Events(seen, process_events.listen())
+    except OSError:  # not allowed, or a kernel or a container without them
+        return _Polling(seen, polling_ms)
+
+
+def _readable(sock):
+    yield core._io_queue.queue_read(sock)  # as asyncio's own Stream waits
+
+
+class _Watch:
+    def __init__(self, seen):
+        self.lost = 0  # times that the kernel had to drop events
+        self._seen = seen
+        self._forks = {}  # those that may still take up a program: what to tell, by their ids
+
+    def settle(self):
+        """Tells of the forks that have not taken up a program yet."""
+        forks, self._forks = self._forks, {}
+        for fork in forks.values():
+            self._seen(*fork)
+
+    def _fork(self, pid, parent, line):
+        if len(self._forks) >= _FORKS_MAX:
+            self.settle()
+        self._forks[pid] = (clock.uptime(), pid, parent, line, proc.user(pid), "fork")
+
+
+class _Events(_Watch):
+    def __init__(self, seen, link):
+        super().__init__(seen)
+        self._link = link
+
+    async def run(self):
+        try:
+            while True:
+                await _readable(self._link)
+                try:
+                    for what, ids in process_events.read(self._link):
+                        self._take(what, ids)
+                except OSError:
+                    self.lost += 1
+        finally:
+            self._link.close()
+
+    def _take(self, what, ids):
+        if what == process_events.FORK:
+            parent, pid = ids[1], ids[3]
+            if ids[2] == pid and parent != proc.KTHREADD:  # neither a thread nor the kernel's own
+                self._fork(pid, parent, proc.command_line(pid) or proc.command_line(parent))
+        elif what == process_events.EXEC:
+            self._exec(ids[1], self._forks.pop(ids[1], None))
+        elif what == process_events.EXIT and ids[0] in self._forks:
+            self._seen(*self._forks.pop(ids[0]))
+
+    def _exec(self, pid, fork):
+        found = proc.process(pid)
+        parent = fork[2] if fork else found[0] if found else None
+        line = proc.command_line(pid, found and found[1])
+        self._seen(clock.uptime(), pid, parent, line, proc.user(pid), "exec")
+
+
+class _Polling(_Watch):
+    def __init__(self, seen, polling_ms):
+        super().__init__(seen)
+        self._polling_ms = polling_ms
+        self._last = proc.last_pid()
+        self._ticks = proc.ticks()
+        self._again = []  # ids that nothing could be seen of yet: tried once more
+
+    async def run(self):
+        while True:
+            await asyncio.sleep_ms(self._polling_ms)
+            last = proc.last_pid()
+            if last != self._last or self._forks or self._again:
+                await self._look(last)
+
+    async def _look(self, last):
+        forks, self._forks = self._forks, {}
+        for fork in forks.values():
+            self._decide(fork)
+        again, self._again = self._again, []
+        since = 0
+        if 0 <= last - self._last <= _PROBE_MAX:
+            new = range(self._last + 1, last + 1)
+        else:  # too many, or the ids began anew
+            new, since = proc.pids(), self._ticks
+        self._last, self._ticks = last, proc.ticks()
+        for turn, pid in enumerate(list(new) + again):
+            if turn % _SLICE == _SLICE - 1:
+                await asyncio.sleep_ms(0)
+            found = proc.process(pid)
+            if found and found[2] >= since:
+                self._appeared(pid, found)
+            elif not found and not since and turn < len(new):
+                self._again.append(pid)
+
+    def _appeared(self, pid, found):
+        line = proc.command_line(pid, found[1])
+        if line == proc.command_line(found[0]):
+            self._fork(pid, found[0], line)
+        else:
+            self._seen(clock.uptime(), pid, found[0], line, proc.user(pid), "exec")
+
+    def _decide(self, fork):
+        line = proc.command_line(fork[1])
+        if line and line != fork[3]:
+            fork = fork[:3] + (line, proc.user(fork[1]), "exec")
+        self._seen(*fork)
