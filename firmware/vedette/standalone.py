@@ -9,7 +9,7 @@ import time
 
 from micropython import const
 
-from . import VERSION, cold, log
+from . import cold, log
 from .store import FOLDER, Store
 
 _HELD_S = const(60)  # a start that lives so long did not fail
@@ -48,6 +48,7 @@ def _start(config, store):
         log.failed("the agent", error)
         cold.call("starts", "note", store, error)
         return None
+    log.info("version %s runs" % VERSION)  # `vedette deploy` waits for this
     cold.call("starts", "report", agent, True)
     return agent
 
