@@ -9,7 +9,7 @@ import time
 
 from micropython import const
 
-from . import cold, log
+from . import VERSION, cold, log
 from .store import FOLDER, Store
 
 _HELD_S = const(60)  # a start that lives so long did not fail
