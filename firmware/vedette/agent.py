@@ -11,11 +11,12 @@ from nettap import sockets
 from . import collectors, log, messages
 from .cold import Cold
 from .configuration import Configuration
+from .journal import Journal
 from .outbox import Outbox
 from .scheduler import Scheduler
 from .sender import Sender
 from .settings import COLLECTORS, Settings
-from .store import Store
+from .store import FOLDER, Store
 
 _STOP_S = const(10)
 _HIGH = const(0)
@@ -26,8 +27,9 @@ def start(
     ca=(),
     client=None,
     module_identity=False,
-    state="vedette-state",
+    state=FOLDER,
     outbox_size=13312,
+    journal=True,
     watchdog=0,
 ):
     """Starts the agent beside the application, in its asyncio loop; returns the Agent.
@@ -35,8 +37,9 @@ def start(
     Either `connection_string` with `ca` (root certificates as DER: bytes or paths), and the agent
     has a hub client of its own; or `client`, an iothub.HubClient that the application owns and
     starts, and `module_identity` says whether it is a module's. `state` is the folder that keeps
-    the last good configuration; `outbox_size` bytes hold what is not acknowledged; `watchdog`, in
-    seconds, starts the board's, fed as long as the loop lives.
+    the last good configuration; `outbox_size` bytes hold what is not acknowledged, and with
+    `journal` a file in that folder does too; `watchdog`, in seconds, starts the board's, fed as
+    long as the loop lives.
     Errors: HubError "credentials" for a connection string that is not one.
     """
     own = client is None
@@ -44,7 +47,8 @@ def start(
         credentials = Credentials.parse(connection_string or "")
         client = HubClient(credentials, ca, socket=sockets.own_socket)
         module_identity = "/" in credentials.client_id
-    agent = Agent(client, own, module_identity, Store(state), outbox_size)
+    journal = state + "/journal" if journal else None
+    agent = Agent(client, own, module_identity, Store(state), outbox_size, journal)
     with Cold():
         feed = agent.port().watchdog(watchdog) if watchdog else None
     if feed:
@@ -56,10 +60,10 @@ def start(
 class Agent:
     """Runs until `stop()`. Nothing in it raises into the application.
 
-    `counters` holds what no part counts by itself.
+    `counters` holds what no part counts by itself. `journal` is the path of its file.
     """
 
-    def __init__(self, client, own_client, module_identity, store, outbox_size):
+    def __init__(self, client, own_client, module_identity, store, outbox_size, journal=None):
         self.client = client
         self.store = store
         with Cold():
@@ -67,6 +71,7 @@ class Agent:
         self.outbox = Outbox(outbox_size)
         self.scheduler = Scheduler(clock.uptime)
         self.sender = Sender(client, self.outbox, self.settings, self._identity())
+        self.journal = Journal(journal, self.outbox, self.sender.day) if journal else None
         self.heap_low_water = gc.mem_free()
         self.since = {}  # when each collector's last event was made, in seconds of uptime
         self.counters = {
@@ -84,6 +89,8 @@ class Agent:
 
     def start(self):
         """Loads the last good configuration, starts the collectors and connects."""
+        if self.journal:
+            self.journal.load()
         self._configuration.load()
         for name in collectors.RESIDENT:
             self._resident[name] = collectors.load(name, self)  # None: not on this platform
@@ -98,6 +105,8 @@ class Agent:
             asyncio.create_task(self.sender.run()),
             asyncio.create_task(self._configuration.run()),
         ]
+        if self.journal:
+            self._tasks.append(asyncio.create_task(self.journal.run()))
 
     async def stop(self, timeout=_STOP_S):
         """Hands over what was collected, sends what it can within `timeout` seconds, and ends."""
@@ -110,6 +119,8 @@ class Agent:
             await asyncio.wait_for(self.sender.flush(), timeout)
         except (HubError, asyncio.TimeoutError) as error:
             log.warning("stopped with %d collections unsent: %r" % (self.outbox.count, error))
+        if self.journal:
+            await self.journal.save()
         if self._own_client:
             await self.client.stop()
 

@@ -42,9 +42,9 @@ def room(table):
 def take(table, view, host_name):
     """Empties the table into a view of `room` bytes, sorted, and notes the known host names.
 
-    `host_name(address)` returns a str or None. Returns (flows, bytes written, a multiple of 4):
-    the snapshot, then for each name `first row u8 | length u8 | name`, at the end the snapshot's
-    length as u16.
+    `host_name(address)` returns a str or None. Returns the bytes written, a multiple of 4: the
+    snapshot, then for each name `first row u8 | length u8 | name`, at the end the snapshot's
+    length as u16. Once the table is empty, it does not fail for want of heap.
     """
     size = at = table.snapshot_size()
     end = at + _HOSTS_MAX - 8
@@ -72,7 +72,7 @@ def take(table, view, host_name):
     at = (at + 2 + 2 + 3) & ~3
     view[at - 2] = size & 255
     view[at - 1] = size >> 8
-    return count, at
+    return at
 
 
 def _rows(content, start, stop, interval):

@@ -8,12 +8,15 @@ A record is one collection, not a message. It stands by itself, little endian:
 It makes `parts` events, of which the first `done` were acknowledged; each has `rows` rows, the
 last the rest. `size` is that of the whole record, `text` the length of the JSON text that begins
 the content, `when` the time of collection: uptime in seconds, or seconds since 1970 once STAMPED.
-The Id is the first part's.
+The Id is the first part's. The journal keeps these bytes, and a later agent may read them: what
+changes a record or its content raises VERSION.
 """
 
+import asyncio
 import os
 import struct
 
+from iothub import clock
 from micropython import const
 
 TEXT = const(0)  # the content is text alone
@@ -22,17 +25,19 @@ FLOWS = const(1)  # text, then what `flows.take` wrote
 STAMPED = const(1)
 OBJECTS = const(2)  # rows are rendered as objects, not columns
 TRIED = const(4)  # was in a message before
+KEPT = const(8)  # is in the journal
 _DEAD = const(128)  # forgotten; its bytes go with the next compaction
 
 HEADER = const(36)
+FORMAT = "<HBBBBBBHHII16s"
+VERSION = const(1)
 
-_FORMAT = "<HBBBBBBHHII16s"
-_VERSION = const(1)
 _PRIORITY = const(4)
 _FLAGS = const(5)
 _PARTS = const(6)
 _DONE = const(7)
 _WHEN = const(12)
+_ALL = (0, 1, 2)
 
 
 def _padded(size):
@@ -44,129 +49,148 @@ class Outbox:
 
     `count` is of records; `dropped` counts those that made room for one of higher priority,
     `refused` those that found none, `expired` those that grew too old; `high_water` is in bytes.
+    For the journal, `changed` is an event set by each new record, and `revision` grows with every
+    other change to one.
     """
 
     def __init__(self, size=13312):
         self._arena = memoryview(bytearray(size))
         self._used = 0
-        self._held = False
+        self._holds = 0
+        self.changed = asyncio.Event()
+        self.revision = 0
         self.count = 0
         self.high_water = 0
         self.dropped = 0
         self.refused = 0
         self.expired = 0
 
-    def reserve(self, size, priority):
+    def reserve(self, size, *fields):
         """Returns a view of `size` bytes for a record's content, or None where there is no room.
 
-        Records of lower priority are dropped, the oldest of the lowest first, if that makes room.
-        Nothing is taken until `commit`. The view begins at a multiple of 4.
+        `fields` are those of the record's header from `kind` to Id. Records of lower priority are
+        dropped, the oldest of the lowest first, if that makes room. Nothing is taken until
+        `commit`. The view begins at a multiple of 4.
         """
         size = _padded(size)
         free = len(self._arena) - self._used
-        if size > free and not self._held and size <= free + self._below(priority):
-            for lowest in range(2, priority, -1):
-                for offset in self.entries(lowest):
+        if size > free and not self._holds:
+            lower = range(2, fields[1], -1)
+            if size <= free + sum(self._size(offset) for offset in self.entries(lower)):
+                for offset in self.entries(lower):
                     if size > free:
                         free += self._size(offset)
                         self.dropped += 1
                         self.forget(offset)
-            self._compact()
+                self._compact()
         if size > free:
             return None
+        struct.pack_into(FORMAT, self._arena, self._used, size, VERSION, *fields)
         return self._arena[self._used + HEADER : self._used + size]
 
-    def commit(self, kind, priority, flags, parts, rows, text, when, interval, size):
-        """Makes a record of the first `size` bytes of the view that was reserved last."""
+    def commit(self, size):
+        """Makes a record of the first `size` bytes of the view that was reserved last.
+
+        Takes no heap, so that it cannot fail.
+        """
         size = _padded(size)
-        fields = (size, _VERSION, kind, priority, flags, parts, 0, rows, text, when, interval)
-        struct.pack_into(_FORMAT, self._arena, self._used, *fields, os.urandom(16))
+        self._arena[self._used] = size & 255
+        self._arena[self._used + 1] = size >> 8
         self._used += size
         self.count += 1
-        self.high_water = max(self.high_water, self._used)
+        if self._used > self.high_water:
+            self.high_water = self._used
+        self.changed.set()
 
     def add(self, text, priority, when, interval):
         """Adds a record of text alone (bytes). Returns False, and counts, where it has no room."""
-        view = self.reserve(len(text), priority)
+        size = len(text)
+        identity = os.urandom(16)
+        view = self.reserve(size, TEXT, priority, 0, 1, 0, 0, size, when, interval, identity)
         if view is None:
             self.refused += 1
             return False
-        view[: len(text)] = text
-        self.commit(TEXT, priority, 0, 1, 0, len(text), when, interval, len(text))
+        view[:size] = text
+        self.commit(size)
         return True
 
-    def entries(self, priority):
-        """Yields the offsets of the records of one priority, oldest first."""
-        offset = 0
-        while offset < self._used:
-            flags = self._arena[offset + _FLAGS]
-            if self._arena[offset + _PRIORITY] == priority and not flags & _DEAD:
-                yield offset
-            offset += self._size(offset)
+    def entries(self, priorities=_ALL):
+        """Yields the offsets of the records of these priorities in turn, each oldest first."""
+        for priority in priorities:
+            offset = 0
+            while offset < self._used:
+                flags = self._arena[offset + _FLAGS]
+                if self._arena[offset + _PRIORITY] == priority and not flags & _DEAD:
+                    yield offset
+                offset += self._size(offset)
 
     def header(self, offset):
         """Returns (kind, flags, parts, done, rows, text, when, interval, Id) of a record."""
-        fields = struct.unpack_from(_FORMAT, self._arena, offset)
+        fields = struct.unpack_from(FORMAT, self._arena, offset)
         return fields[2:3] + fields[4:]
 
     def content(self, offset):
         """The record's content, its padding included."""
-        return self._arena[offset + HEADER : offset + self._size(offset)]
+        return self.record(offset)[HEADER:]
 
-    def stamp(self, offset, unix):
-        """Fixes the wall-clock time of a record: from now on it is what a receiver is told."""
-        struct.pack_into("<I", self._arena, offset + _WHEN, unix)
-        self._arena[offset + _FLAGS] |= STAMPED
+    def record(self, offset):
+        """All of the record's bytes."""
+        return self._arena[offset : offset + self._size(offset)]
 
-    def tried(self, offset):
-        """Marks a record as sent; returns whether it was before."""
-        before = self._arena[offset + _FLAGS] & TRIED
-        self._arena[offset + _FLAGS] |= TRIED
-        return bool(before)
+    def stamp(self):
+        """Fixes each record's wall-clock time, which a receiver is told, if the clock is set."""
+        if not clock.is_set():
+            return
+        start = clock.unix() - clock.uptime()
+        for offset in self.entries():
+            if not self.mark(offset, STAMPED):
+                when = struct.unpack_from("<I", self._arena, offset + _WHEN)[0]
+                struct.pack_into("<I", self._arena, offset + _WHEN, start + when)
+                if self._arena[offset + _FLAGS] & KEPT:
+                    self.revision += 1
+
+    def mark(self, offset, flag):
+        """Sets a flag of a record; returns whether it was set before."""
+        before = self._arena[offset + _FLAGS]
+        self._arena[offset + _FLAGS] = before | flag
+        return bool(before & flag)
 
     def acknowledge(self, offset):
         """Counts one more part as done, and forgets the record after its last."""
         self._arena[offset + _DONE] += 1
+        self.revision += 1
         if self._arena[offset + _DONE] == self._arena[offset + _PARTS]:
             self.forget(offset)
 
     def forget(self, offset):
         """Lets go of a record; its bytes are free after the next compaction."""
         self._arena[offset + _FLAGS] |= _DEAD
+        self.revision += 1
         self.count -= 1
 
-    def expire(self, uptime, unix, limit):
-        """Forgets what was collected more than `limit` seconds ago. `unix` None: not known."""
-        for priority in range(3):
-            for offset in self.entries(priority):
-                flags = self._arena[offset + _FLAGS]
-                now = unix if flags & STAMPED else uptime
-                when = struct.unpack_from("<I", self._arena, offset + _WHEN)[0]
-                if now is not None and now - when > limit:
-                    self.expired += 1
-                    self.forget(offset)
+    def expire(self, limit):
+        """Forgets what was collected more than `limit` seconds ago, as far as the clock tells."""
+        for offset in self.entries():
+            _, flags, _, _, _, _, when, _, _ = self.header(offset)
+            now = clock.unix() if flags & STAMPED else clock.uptime()
+            if now - when > limit:  # a clock that is not set is behind all that was stamped
+                self.expired += 1
+                self.forget(offset)
         self._compact()
 
     def hold(self):
-        """From now on nothing moves: offsets and views stay good until `release`."""
-        self._held = True
+        """From now on nothing moves: offsets and views stay good until as many `release`."""
+        self._holds += 1
 
     def release(self):
-        self._held = False
+        self._holds -= 1
         self._compact()
 
     def _size(self, offset):
         return self._arena[offset] | self._arena[offset + 1] << 8
 
-    def _below(self, priority):
-        return sum(
-            self._size(offset)
-            for lower in range(priority + 1, 3)
-            for offset in self.entries(lower)
-        )
-
     def _compact(self):
-        if self._held:
+        if self._holds:
             return
         arena = self._arena
         source = target = 0

@@ -7,7 +7,7 @@ from iothub import HubError, clock
 from micropython import const
 
 from . import log, messages
-from .outbox import STAMPED
+from .outbox import TRIED
 
 _UNIT = const(4096)  # bytes; what a hub meters by
 _HUB_MAX = const(262144)  # bytes of a message
@@ -22,7 +22,8 @@ _INTERFACE = "urn:azureiot:Security:SecurityAgent:1"
 class Sender:
     """`wake()` asks for what is waiting to be sent. Needs a client and the agent's other parts.
 
-    Counters are of messages since the start; `day_units` and `day_bytes` are of this UTC day.
+    Counters are of messages since the start. `day` is a UTC day, in days since 1970, and what was
+    acknowledged on it: messages, units, bytes.
     """
 
     def __init__(self, client, outbox, settings, agent_id):
@@ -32,15 +33,12 @@ class Sender:
         self._agent_id = agent_id
         self._chunk = bytearray(_CHUNK)
         self._wake = asyncio.Event()
-        self._day = 0
         self.sent = 0
         self.acknowledged = 0
         self.retried = 0
         self.events_sent = 0
         self.errors = 0
-        self.day_messages = 0
-        self.day_units = 0
-        self.day_bytes = 0
+        self.day = [0, 0, 0, 0]
         self.quota_waits = 0
 
     def wake(self, *_):
@@ -75,44 +73,39 @@ class Sender:
 
     async def flush(self):
         """Sends what is waiting while that goes; HubError when it does not."""
+        outbox = self._outbox
         self._expire()
-        while self._outbox.count and self._client.connected:
-            allowance = self._allowance()
-            self._outbox.hold()
-            try:
-                self._stamp()
-                chosen, length = await self._pack(allowance)
-                if not chosen:
-                    self.quota_waits += 1
-                    return
-                await self._send(chosen, length)
-            finally:
-                self._outbox.release()
+        revision = outbox.revision
+        try:
+            while outbox.count and self._client.connected:
+                allowance = self._allowance()
+                outbox.hold()
+                try:
+                    outbox.stamp()
+                    chosen, length = await self._pack(allowance)
+                    if not chosen:
+                        self.quota_waits += 1
+                        return
+                    await self._send(chosen, length)
+                finally:
+                    outbox.release()
+        finally:
+            if outbox.revision != revision:
+                outbox.changed.set()
 
     def _expire(self):
-        unix = clock.unix() if clock.is_set() else None
-        limit = 60 * self._settings["IothubModule_MessageTimeout"]
         before = self._outbox.expired
-        self._outbox.expire(clock.uptime(), unix, limit)
+        self._outbox.expire(60 * self._settings["IothubModule_MessageTimeout"])
         if self._outbox.expired > before:
             log.warning("%d events too old to send" % (self._outbox.expired - before))
 
-    def _stamp(self):
-        start = clock.unix() - clock.uptime()
-        for priority in range(3):
-            for offset in self._outbox.entries(priority):
-                _, flags, _, _, _, _, when, _, _ = self._outbox.header(offset)
-                if not flags & STAMPED:
-                    self._outbox.stamp(offset, start + when)
-
     def _allowance(self):
         """What the day's quota leaves for one message, in bytes."""
-        day = clock.unix() // _DAY
-        if day != self._day:
-            self._day = day
-            self.day_messages = self.day_units = self.day_bytes = 0
+        today = clock.unix() // _DAY
+        if today != self.day[0]:
+            self.day[:] = (today, 0, 0, 0)
         quota = self._settings["Message_DailyQuota"]
-        return min((quota - self.day_units) * _UNIT, _HUB_MAX) if quota else _HUB_MAX
+        return min((quota - self.day[2]) * _UNIT, _HUB_MAX) if quota else _HUB_MAX
 
     async def _pack(self, allowance):
         """Returns ([(offset, part)], length of their message): High first, then oldest first.
@@ -123,24 +116,26 @@ class Sender:
         chosen = []
         total = len(messages.opening(self._agent_id)) + len(messages.CLOSING)
         limit = min(allowance, self._settings["Message_MaxSize"])
-        for priority in range(3):
-            for offset in outbox.entries(priority):
-                _, _, parts, done, _, _, _, _, _ = outbox.header(offset)
-                for part in range(done, parts):
-                    size = await self._measure(messages.event(outbox, offset, part))
-                    size += 1 if chosen else 0
-                    if total + size > (limit if chosen else allowance):
-                        break
-                    chosen.append((offset, part))
-                    total += size
+        for offset in outbox.entries():
+            _, _, parts, done, _, _, _, _, _ = outbox.header(offset)
+            for part in range(done, parts):
+                room = (limit if chosen else allowance) - total - (1 if chosen else 0)
+                size = await self._measure(messages.event(outbox, offset, part), room)
+                if size > room:
+                    break
+                total += size + (1 if chosen else 0)
+                chosen.append((offset, part))
         return chosen, total
 
-    async def _measure(self, pieces):
+    async def _measure(self, pieces, room):
+        """The length of the pieces together; once it is more than `room`, it may be too little."""
         total = 0
         count = 0
         for piece in pieces:
             total += len(piece)
             count += 1
+            if total > room:
+                break
             if count % _PIECES == 0:
                 await asyncio.sleep_ms(0)
         return total
@@ -154,7 +149,7 @@ class Sender:
             "$.mid": messages.uuid(outbox.header(offset)[-1], part),
             "$.ifid": _INTERFACE,
         }
-        again = [offset for offset, _ in chosen if outbox.tried(offset)]
+        again = [offset for offset, _ in chosen if outbox.mark(offset, TRIED)]
         self.sent += 1
         self.retried += 1 if again else 0
         pieces = messages.message(outbox, chosen, self._agent_id)
@@ -165,9 +160,9 @@ class Sender:
         await self._client.send_stream(length, write_all, properties)
         self.acknowledged += 1
         self.events_sent += len(chosen)
-        self.day_messages += 1
-        self.day_units += (length + _UNIT - 1) // _UNIT
-        self.day_bytes += length
+        self.day[1] += 1
+        self.day[2] += (length + _UNIT - 1) // _UNIT
+        self.day[3] += length
         for offset, _ in chosen:
             outbox.acknowledge(offset)
 

@@ -35,8 +35,8 @@ async def main(form):
     for name in ("SystemInformation", "Heartbeat", "Statistics"):
         await agent._collect(name)
     agent.complain("Some_Key", 'a "reason"')
-    agent.sender._stamp()
-    chosen = [(offset, 0) for priority in range(3) for offset in agent.outbox.entries(priority)]
+    agent.outbox.stamp()
+    chosen = [(offset, 0) for offset in agent.outbox.entries()]
     for piece in messages.message(agent.outbox, chosen, agent.sender._agent_id):
         print(piece if isinstance(piece, str) else str(piece, "utf-8"), end="")
     print()

@@ -2,24 +2,26 @@
 
 import random
 
-from vedette.outbox import FLOWS, HEADER, STAMPED, Outbox
+import micropython
+from iothub import clock
+from vedette.outbox import FLOWS, HEADER, KEPT, STAMPED, TRIED, Outbox
+
+clock._seconds += 86400  # the device has been up for a day
 
 
 def _texts(outbox):
     found = []
-    for priority in range(3):
-        for offset in outbox.entries(priority):
-            length = outbox.header(offset)[5]
-            found.append(bytes(outbox.content(offset)[:length]).decode())
+    for offset in outbox.entries():
+        length = outbox.header(offset)[5]
+        found.append(bytes(outbox.content(offset)[:length]).decode())
     return found
 
 
 def _forget(outbox, text):
     outbox.hold()
-    for priority in range(3):
-        for offset in outbox.entries(priority):
-            if bytes(outbox.content(offset)[: len(text)]) == text:
-                outbox.acknowledge(offset)
+    for offset in outbox.entries():
+        if bytes(outbox.content(offset)[: len(text)]) == text:
+            outbox.acknowledge(offset)
     outbox.release()
 
 
@@ -35,10 +37,10 @@ def test_an_acknowledged_record_leaves_the_others_whole():
     outbox = Outbox(1024)
     for text in (b"first", b"second is longer", b"third"):
         outbox.add(text, 1, 5, 60)
-    ids = [outbox.header(offset)[-1] for offset in outbox.entries(1)]
+    ids = [outbox.header(offset)[-1] for offset in outbox.entries()]
     _forget(outbox, b"first")
     assert _texts(outbox) == ["second is longer", "third"]
-    assert [outbox.header(offset)[-1] for offset in outbox.entries(1)] == ids[1:]
+    assert [outbox.header(offset)[-1] for offset in outbox.entries()] == ids[1:]
     assert len(set(ids)) == 3
 
 
@@ -46,7 +48,7 @@ def test_nothing_moves_while_it_is_held():
     outbox = Outbox(256)
     for text in (b"a" * 60, b"b" * 60):
         outbox.add(text, 2, 5, 60)
-    first, second = outbox.entries(2)
+    first, second = outbox.entries()
     view = outbox.content(second)
     outbox.hold()
     outbox.acknowledge(first)
@@ -69,43 +71,94 @@ def test_a_full_outbox_drops_the_oldest_of_lower_priority_only():
     assert [text.rstrip(".") for text in _texts(outbox)] == ["high", "high 2", "medium", "low 2"]
     assert outbox.dropped == 1 and outbox.count == 4
     # What would not make room enough is not dropped for nothing.
-    assert outbox.reserve(1000, 0) is None
+    assert _reserve(outbox, 1000, 0) is None
     assert outbox.dropped == 1 and outbox.count == 4
 
 
 def test_old_records_expire_by_the_clock_they_were_stamped_with():
     outbox = Outbox(1024)
-    for text, when in ((b"old", 10), (b"young", 90), (b"stamped", 20)):
-        outbox.add(text, 1, when, 60)
-    _, _, third = outbox.entries(1)
-    outbox.stamp(third, 1800000000)
-    assert outbox.header(third)[1] & STAMPED
-    outbox.expire(100, None, 50)
-    assert _texts(outbox) == ["young", "stamped"] and outbox.expired == 1
-    outbox.expire(100, 1800000051, 50)
+    uptime, unix = clock.uptime(), clock.unix
+    outbox.add(b"stamped", 1, uptime - 80, 60)
+    outbox.stamp()
+    (offset,) = outbox.entries()
+    flags, when = outbox.header(offset)[1], outbox.header(offset)[6]
+    assert flags & STAMPED and -1 <= unix() - 80 - when <= 1
+    for text, age in ((b"old", 90), (b"young", 10)):
+        outbox.add(text, 1, uptime - age, 60)
+    try:
+        clock.unix = lambda: 946684800  # not set, as after a reset: stamped ones cannot be told
+        outbox.expire(50)
+        assert _texts(outbox) == ["stamped", "young"] and outbox.expired == 1
+        outbox.stamp()
+        assert not outbox.header(list(outbox.entries())[1])[1] & STAMPED
+    finally:
+        clock.unix = unix
+    outbox.expire(50)
     assert _texts(outbox) == ["young"] and outbox.expired == 2
 
 
 def test_a_record_of_parts_goes_after_its_last_part():
     outbox = Outbox(1024)
-    view = outbox.reserve(100, 1)
-    assert len(view) == 100
-    outbox.commit(FLOWS, 1, 0, 3, 14, 4, 5, 60, 100)
-    (offset,) = outbox.entries(1)
+    view = _reserve(outbox, 200, 1, parts=3, rows=14)
+    assert len(view) == 200
+    outbox.commit(100)
+    (offset,) = outbox.entries()
+    assert len(outbox.content(offset)) == 100
     outbox.hold()
     for done in range(3):
         assert outbox.header(offset)[2:5] == (3, done, 14)
         assert outbox.count == 1
         outbox.acknowledge(offset)
     outbox.release()
-    assert outbox.count == 0 and not list(outbox.entries(1))
+    assert outbox.count == 0 and not list(outbox.entries())
 
 
-def test_tried_tells_once():
+def test_a_mark_tells_once():
     outbox = Outbox(1024)
     outbox.add(b"x", 1, 5, 60)
-    (offset,) = outbox.entries(1)
-    assert not outbox.tried(offset) and outbox.tried(offset)
+    (offset,) = outbox.entries()
+    assert not outbox.mark(offset, TRIED) and outbox.mark(offset, TRIED)
+    assert not outbox.mark(offset, KEPT)
+
+
+def test_nothing_moves_until_all_who_hold_it_have_let_go():
+    outbox = Outbox(1024)
+    for text in (b"first", b"second"):
+        outbox.add(text, 1, 5, 60)
+    first, second = outbox.entries()
+    outbox.hold()
+    outbox.hold()
+    outbox.acknowledge(first)
+    outbox.release()
+    assert list(outbox.entries()) == [second]
+    outbox.release()
+    assert list(outbox.entries()) == [first]
+
+
+def test_the_journal_is_told_of_new_records_and_of_changes_apart():
+    outbox = Outbox(1024)
+    outbox.add(b"x", 1, clock.uptime(), 60)
+    assert outbox.changed.is_set() and outbox.revision == 0
+    outbox.stamp()  # nobody has kept it yet
+    assert outbox.revision == 0
+    outbox.add(b"y", 1, clock.uptime(), 60)
+    for offset in outbox.entries():
+        outbox.mark(offset, KEPT)
+    outbox.stamp()
+    assert outbox.revision == 1
+    _forget(outbox, b"x")
+    assert outbox.revision > 1
+
+
+def test_committing_takes_no_heap():
+    outbox = Outbox(1024)
+    _reserve(outbox, 100, 1)
+    micropython.heap_lock()
+    try:
+        outbox.commit(60)
+    finally:
+        micropython.heap_unlock()
+    assert outbox.count == 1 and outbox.high_water == HEADER + 60
 
 
 def test_against_a_model():
@@ -140,6 +193,10 @@ def test_against_a_model():
             assert _texts(outbox) == order, (seed, step)
             assert (outbox.dropped, outbox.refused) == (dropped, refused)
             assert outbox.count == len(model)
+
+
+def _reserve(outbox, size, priority, parts=1, rows=0):
+    return outbox.reserve(size, FLOWS, priority, 0, parts, 0, rows, 4, 5, 60, bytes(16))
 
 
 def _size(text):

@@ -103,7 +103,7 @@ async def test_what_is_not_acknowledged_is_sent_again_the_same():
     client.failures = 2
     assert await _refused(sender) and await _refused(sender)
     assert outbox.count == 2 and not client.messages
-    (first, _) = outbox.entries(1)
+    (first, _) = outbox.entries()
     identity = messages.uuid(outbox.header(first)[-1])
     await sender.flush()
     assert _names(client) == ["A", "B"] and outbox.count == 0
@@ -140,12 +140,12 @@ async def test_the_days_quota_counts_metered_units_and_lets_high_go_first():
         _add(outbox, name, priority, 100 if name == "Small" else 3200)
     await sender.flush()
     assert _names(client) == ["High 1", "Small", "High 2", "Medium"], _names(client)
-    assert sender.day_units == 3 and sender.day_messages == 3
+    assert sender.day[1:3] == [3, 3]
     assert outbox.count == 1 and sender.quota_waits == 1
-    sender._day -= 1  # the next day
+    sender.day[0] -= 1  # the next day
     await sender.flush()
     assert _names(client)[-1] == "Low" and outbox.count == 0
-    assert sender.day_units == 1
+    assert sender.day[2] == 1
 
 
 async def test_what_is_too_old_is_dropped_and_counted():

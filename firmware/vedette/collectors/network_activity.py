@@ -1,5 +1,7 @@
 """The connections that the tap saw, aggregated in the flow table: one row a flow."""
 
+import os
+
 from flowtable import DROP_NEW, DROP_OLDEST
 from iothub import clock
 from nettap import sockets
@@ -54,31 +56,36 @@ class Collector(Base):
     def hand_over(self):
         agent, table = self.agent, self.table
         sockets.settle()
-        if not table.live:
+        count = table.live
+        if not count:
             self.interval()
             return True
         text = self.head() + '"IsEmpty":false,"Payload":'
         text += " " * (-len(text) & 3)  # the snapshot begins at a multiple of 4
         start = len(text)
-        priority = agent.settings.schedule(self.name)[0]
-        view = agent.outbox.reserve(start + flows.room(table), priority)
-        if view is None:
-            return False
-        view[:start] = text.encode()
-        count, size = flows.take(table, view[start:], sockets.host_name)
         row_max = flows.OBJECTS_ROW_MAX if agent.objects else flows.COLUMNS_ROW_MAX
         rows = min((agent.settings["Message_MaxSize"] - FRAME_MAX) // row_max, count)
         parts = (count + rows - 1) // rows
-        agent.outbox.commit(
+        now = clock.uptime()
+        view = agent.outbox.reserve(
+            start + flows.room(table),
             FLOWS,
-            priority,
+            agent.settings.schedule(self.name)[0],
             OBJECTS if agent.objects else 0,
             parts,
+            0,
             rows,
             start,
-            clock.uptime(),
-            self.interval(),
-            start + size,
+            now,
+            now - agent.since[self.name],
+            os.urandom(16),
         )
+        if view is None:
+            return False
+        view[:start] = text.encode()
+        size = flows.take(table, view[start:], sockets.host_name)
+        # The table is empty, and what was in it is nowhere else: nothing from here on takes heap.
+        agent.outbox.commit(start + size)
+        agent.since[self.name] = now
         agent.counters["events_collected"] += parts
         return True

@@ -11,7 +11,8 @@ _COLUMNS = const(
     "events_expired,events_dropped,events_refused,collections_deferred,flows_refused,"
     "hits_refused,flows_evicted,table_high_water,outbox_high_water,reconnects,"
     "heap_low_water,scheduler_late_max_ms,job_errors,tap_errors,settings_refused,"
-    "files_corrupt,app_errors,day_messages,day_units,day_bytes,day_quota,quota_waits"
+    "files_corrupt,journal_errors,app_errors,day_messages,day_units,day_bytes,day_quota,"
+    "quota_waits"
 )
 
 
@@ -44,10 +45,11 @@ class Collector(Base):
             sockets.errors,
             counters["settings_refused"],
             agent.store.corrupt,
+            agent.journal.errors if agent.journal else 0,
             counters["app_errors"],
-            sender.day_messages,
-            sender.day_units,
-            sender.day_bytes,
+            sender.day[1],
+            sender.day[2],
+            sender.day[3],
             agent.settings["Message_DailyQuota"],
             sender.quota_waits,
         )
