@@ -40,7 +40,8 @@ async def synchronise(servers):
     first, second = answers
     seconds = ((first + second) // 2 + time.ticks_diff(time.ticks_ms(), start) + 500) // 1000
     if abs(first - second) > _AGREE_MS:
-        log.warning("time: %s and %s differ by %d s" % (*servers, abs(first - second) // 1000))
+        apart = abs(first - second) // 1000
+        log.warning("time: %s differ by %d s" % (" and ".join(servers), apart))
     elif not clock.plausible(seconds):
         log.warning("time: %s is before this was built" % clock.utc(seconds))
     else:
