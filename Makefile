@@ -26,9 +26,11 @@ test: setup-32 ## all quick tests, on the 64-bit and the 32-bit MicroPython
 test-faults: setup-32 ## the long rounds: killing, fuzzing, load (many minutes)
 	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest -m slow
 
-test-sdk: setup ## the local hub against Microsoft's Python SDKs, in an environment of their own
+test-sdk: setup ## the local hub against Microsoft's Python and Node SDKs, in environments of their own
 	@$(PYTHON) -m venv build/sdk
 	@build/sdk/bin/pip install --quiet --require-hashes -r tests/sdk/requirements.txt
+	@mkdir -p build/sdk-node && cp tests/sdk/package.json tests/sdk/package-lock.json build/sdk-node
+	@cd build/sdk-node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@PYTHONPATH=tools build/sdk/bin/python -m pytest tests/sdk -m slow -W ignore
 
 test-32: setup-32 ## the device tests on the 32-bit MicroPython only

@@ -52,10 +52,10 @@ class LocalHub:
             )
         assert self._process.stdout
         line = self._process.stdout.readline()
-        if not line:
+        self.connection: Json = json.loads(line or "{}")
+        if "ca" not in self.connection:
             self._process.wait(STOP_TIMEOUT_S)
-            raise RuntimeError(f"the hub did not start:\n{self.log.read_text()}")
-        self.connection: Json = json.loads(line)
+            raise RuntimeError(f"the hub did not start: {line}\n{self.log.read_text()}")
         self.ports = (self.connection["mqtt_port"], self.connection["https_port"])
         self.service = HubConnection(
             self.connection["service_connection_string"],

@@ -1,14 +1,12 @@
 """Microsoft's Python SDKs against the local hub: `make test-sdk`.
 
-They run in an environment of their own, where nothing of the hub is but its test fixture. The
-device SDK knows no port but 8883, so this hub listens on a loopback address that no other uses.
+They run in an environment of their own, where nothing of the hub is but its test fixture.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,16 +29,7 @@ from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties  # no
 
 pytestmark = pytest.mark.slow
 
-ADDRESS = "127.0.0.4"
 WAIT_S = 15
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
-    hub = LocalHub(tmp_path_factory.mktemp("sdk") / "hub", listen=ADDRESS, ports=(8883, 0))
-    hub.start()
-    yield hub
-    hub.stop()
 
 
 @pytest.fixture
@@ -201,7 +190,7 @@ def test_provisioning_by_group_and_by_individual_enrolment(hub: LocalHub) -> Non
         result = client.register()
         assert result.status == "assigned"
         state = result.registration_state
-        assert (state.device_id, state.assigned_hub) == (device, ADDRESS)
+        assert (state.device_id, state.assigned_hub) == (device, hub.host)
         connection = IoTHubDeviceClient.create_from_symmetric_key(
             key, state.assigned_hub, state.device_id, server_verification_cert=hub.ca.read_text()
         )
@@ -214,7 +203,7 @@ def test_provisioning_by_group_and_by_individual_enrolment(hub: LocalHub) -> Non
 def test_a_wrong_key_is_a_credential_error(hub: LocalHub) -> None:
     hub.create_device("s-7")
     client = IoTHubDeviceClient.create_from_symmetric_key(
-        sas.new_key(), ADDRESS, "s-7", server_verification_cert=hub.ca.read_text()
+        sas.new_key(), hub.host, "s-7", server_verification_cert=hub.ca.read_text()
     )
     with pytest.raises(CredentialError):
         client.connect()

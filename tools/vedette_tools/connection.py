@@ -70,8 +70,12 @@ class HubConnection:
         self._mqtt_port = mqtt_port
         try:
             self._context = ssl.create_default_context(cafile=ca)
-        except (OSError, ssl.SSLError) as error:
-            raise CommandError(f"cannot read the CA certificate {ca}: {error}") from None
+        except ssl.SSLError:
+            raise CommandError(
+                f"{ca} is not a certificate in PEM form: it is to be the hub's CA"
+            ) from None
+        except OSError as error:
+            raise CommandError(f"cannot read the CA certificate {ca}: {error.strerror}") from None
 
     @classmethod
     def find(cls) -> HubConnection:
@@ -89,8 +93,12 @@ class HubConnection:
                 f"no hub found: there is no {path}. Start one with `vedette hub up`, or set "
                 "VEDETTE_HUB to a service connection string"
             ) from None
-        except (OSError, ValueError, KeyError) as error:
-            raise CommandError(f"cannot read {path}: {error}. Start the hub again") from None
+        except OSError as error:
+            raise CommandError(f"cannot read {path}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise CommandError(
+                f"{path} is damaged: start the hub again, which writes it anew"
+            ) from None
 
     def device_connection_string(self, record: Json) -> str:
         """What a device or module needs to connect; the port is in it unless it is 8883."""

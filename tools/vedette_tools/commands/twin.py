@@ -57,8 +57,10 @@ def _request(changes: list[str]) -> dict[str, Any]:
         path = Path(changes[0][1:])
         try:
             document = _object(path.read_text(), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"cannot read {path}: {error}") from None
+        except OSError as error:
+            raise CommandError(f"cannot read {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise CommandError(f"{path} is not JSON: it is no text in UTF-8") from None
     elif len(changes) == 1 and changes[0].lstrip().startswith("{"):
         document = _object(changes[0], "the argument")
     else:

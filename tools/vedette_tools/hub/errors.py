@@ -7,6 +7,19 @@ class HubStartError(Exception):
     """The hub cannot run. The text says why, and what to do."""
 
 
+_CODES = {
+    400: "ArgumentInvalid",
+    401: "IotHubUnauthorizedAccess",
+    404: "DeviceNotFound",
+    409: "DeviceAlreadyExists",
+    403: "DeviceMaximumQueueDepthExceeded",
+    412: "PreconditionFailed",
+    413: "MessageTooLarge",
+    429: "ThrottlingException",
+    504: "GatewayTimeout",
+}
+
+
 class RequestError(Exception):
     """A request that is refused, a device's or the service side's: an HTTP status, and why."""
 
@@ -14,3 +27,8 @@ class RequestError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+    @property
+    def code(self) -> str:
+        """IoT Hub's name for it."""
+        return _CODES.get(self.status, "ServerError")

@@ -15,6 +15,19 @@ from vedette_tools.hub.sessions import Session, Sessions
 
 Json = dict[str, Any]
 
+BULK_MAX = 100  # devices in one request
+
+_SHOWN_WITH_TWIN = (
+    "deviceId",
+    "moduleId",
+    "status",
+    "statusUpdatedTime",
+    "lastActivityTime",
+    "connectionState",
+    "cloudToDeviceMessageCount",
+    "capabilities",
+)
+
 
 class Identities:
     def __init__(
@@ -37,12 +50,12 @@ class Identities:
         """Create an identity, or update it where `if_match` fits. Errors: RequestError."""
         old = self.registry.get(identity)
         if identity.module and Identity(identity.device) not in self.registry:
-            raise RequestError(404, f"there is no device {identity.device!r}")
+            raise unknown(Identity(identity.device))
         if old is None and if_match:
-            raise RequestError(404, f"there is no {str(identity)!r} to update")
+            raise unknown(identity)
         if old is not None:
             if not if_match:
-                raise RequestError(409, f"{str(identity)!r} is there already")
+                raise RequestError(409, f"{identity.described} is there already")
             _check_etag(old["etag"], if_match)
         now = utc_now()
         record = registry.apply(old or registry.new_record(identity, now), request)
@@ -69,11 +82,52 @@ class Identities:
                     self._kick(session)
         await self._database.run(self._store.delete_identity, identity)
 
+    async def change_many(self, requests: Any) -> list[Json]:
+        """Create, update or delete devices, as each request's `importMode` says; what was refused,
+        in the service API's form. Errors: RequestError (400) where it is no list of them."""
+        if not isinstance(requests, list) or not 0 < len(requests) <= BULK_MAX:
+            raise RequestError(400, f"the body has to be a list of 1 to {BULK_MAX} devices")
+        errors = []
+        for request in requests:
+            try:
+                await self._change(request)
+            except RequestError as error:
+                device = request.get("id") if isinstance(request, dict) else None
+                errors.append(
+                    {"deviceId": device, "errorCode": error.code, "errorStatus": error.message}
+                )
+        return errors
+
+    async def _change(self, request: Any) -> None:
+        if not isinstance(request, dict):
+            raise RequestError(400, "a device has to be a JSON object")
+        identity = Identity.checked(request.get("id"), request.get("moduleId") or "")
+        known = identity in self.registry
+        if_match = "*"
+        mode = str(request.get("importMode") or "createOrUpdate").lower()
+        if mode.endswith("ifmatchetag"):
+            if_match = str(request.get("eTag") or request.get("etag"))
+            mode = mode.removesuffix("ifmatchetag")
+        match mode:
+            case "create":
+                await self.put(identity, request, None)
+            case "createorupdate":
+                await self.put(identity, request, "*" if known else None)
+            case "update":
+                await self.put(identity, request, if_match)
+            case "delete":
+                await self.delete(identity, if_match)
+            case _:
+                raise RequestError(400, f"importMode {request['importMode']!r} is not there")
+        twin_request = {key: request[key] for key in ("tags", "properties") if request.get(key)}
+        if mode != "delete" and twin_request:
+            await self.update_twin(identity, twin_request, None, replace=False)
+
     def record(self, identity: Identity) -> Json:
         """An identity's record as it is now. Errors: RequestError (404)."""
         record = self.registry.get(identity)
         if record is None:
-            raise RequestError(404, f"there is no {str(identity)!r}")
+            raise unknown(identity)
         connected = self._sessions.of(identity) is not None
         return {**record, "connectionState": "Connected" if connected else "Disconnected"}
 
@@ -85,6 +139,20 @@ class Identities:
                 self._store.count_cloud_messages, identity.device
             )
         return record
+
+    async def twin_document(self, identity: Identity, document: Json) -> Json:
+        """A twin as the service API gives it: with what it shares with the identity's record.
+        Errors: RequestError (404)."""
+        record = await self.described(identity)
+        authentication = record["authentication"]
+        shown = {key: record[key] for key in _SHOWN_WITH_TWIN if key in record}
+        return {
+            **shown,
+            "authenticationType": authentication["type"],
+            "x509Thumbprint": authentication["x509Thumbprint"],
+            "deviceEtag": record["etag"],
+            **document,
+        }
 
     async def twin(self, identity: Identity) -> Json:
         """Errors: RequestError (404)."""
@@ -120,6 +188,12 @@ class Identities:
             document = {**document, "etag": registry.new_etag()}
             self._store.set_twin(identity, document)
         return document
+
+
+def unknown(identity: Identity) -> RequestError:
+    return RequestError(
+        404, f"there is no {identity.described}: `vedette device list` shows those there are"
+    )
 
 
 def _desired_of(request: Json) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vedette_tools.hub.errors import RequestError
 
@@ -16,10 +16,10 @@ class Identity(NamedTuple):
     module: str = ""
 
     @classmethod
-    def checked(cls, device: str, module: str = "") -> Identity:
+    def checked(cls, device: Any, module: Any = "") -> Identity:
         """Errors: RequestError (400)."""
         for name in (device, module) if module else (device,):
-            if not _ID.fullmatch(name):
+            if not isinstance(name, str) or not _ID.fullmatch(name):
                 raise RequestError(
                     400, f"{name!r} is no id: up to 128 of the letters, digits and -.%_*?!(),:=@$'"
                 )
@@ -38,6 +38,12 @@ class Identity(NamedTuple):
     @property
     def client_id(self) -> str:
         return f"{self.device}/{self.module}" if self.module else self.device
+
+    @property
+    def described(self) -> str:
+        """As in messages to people."""
+        device = f"device {self.device!r}"
+        return f"module {self.module!r} of {device}" if self.module else device
 
     def __str__(self) -> str:
         return self.client_id

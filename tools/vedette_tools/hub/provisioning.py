@@ -91,7 +91,10 @@ class Provisioning:
         try:
             return shown(kind, name, self.enrolments[kind][name])
         except KeyError:
-            raise RequestError(404, f"there is no enrolment {name!r}") from None
+            what = "enrolment of" if kind == INDIVIDUAL else "enrolment group"
+            raise RequestError(
+                404, f"there is no {what} {name!r}: `vedette device enrol` enrols a device"
+            ) from None
 
     async def delete(self, kind: str, name: str) -> None:
         """Errors: RequestError."""

@@ -70,6 +70,10 @@ class Sessions:
     def of(self, identity: Identity) -> Session | None:
         return self._of.get(identity)
 
+    def devices(self) -> int:
+        """How many devices are connected; their modules are not counted."""
+        return sum(not identity.module for identity in self._of)
+
     def admit(self, request: ConnectRequest) -> Session | None:
         """A new session, or None to refuse."""
         try:
