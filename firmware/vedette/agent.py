@@ -9,7 +9,7 @@ from micropython import const
 from nettap import sockets
 
 from . import collectors, log, messages
-from .cold import Cold
+from .cold import Cold, call
 from .configuration import Configuration
 from .journal import Journal
 from .outbox import Outbox
@@ -20,6 +20,7 @@ from .store import FOLDER, Store
 
 _STOP_S = const(10)
 _HIGH = const(0)
+_METHODS = const("collectNow,getBaseline,getStatus,restart,selfTest")
 
 
 def start(
@@ -81,7 +82,7 @@ class Agent:
             "app_errors": 0,
         }
         self._own_client = own_client
-        self._configuration = Configuration(self, module_identity)
+        self.configuration = Configuration(self, module_identity)
         self._resident = {}
         self._running = {}
         self._tasks = []
@@ -91,19 +92,21 @@ class Agent:
         """Loads the last good configuration, starts the collectors and connects."""
         if self.journal:
             self.journal.load()
-        self._configuration.load()
+        self.configuration.load()
         for name in collectors.RESIDENT:
             self._resident[name] = collectors.load(name, self)  # None: not on this platform
         self.restart(COLLECTORS)
         self.client.on_connection(self._on_connection)
         self.scheduler.every_beat(self._watch_connection)
-        self.client.on_desired(self._configuration.on_desired)
+        self.client.on_desired(self.configuration.on_desired)
+        for name in _METHODS.split(","):
+            self._offer(name)
         if self._own_client:
             self.client.start()
         self._tasks = [
             asyncio.create_task(self.scheduler.run(self._after_jobs)),
             asyncio.create_task(self.sender.run()),
-            asyncio.create_task(self._configuration.run()),
+            asyncio.create_task(self.configuration.run()),
         ]
         if self.journal:
             self._tasks.append(asyncio.create_task(self.journal.run()))
@@ -146,7 +149,7 @@ class Agent:
                     resident.start()
                 priority, period, longest = self.settings.schedule(name)
                 order = priority * len(COLLECTORS) + COLLECTORS.index(name)
-                self.scheduler.add(name, self._collect, period, order, longest)
+                self.scheduler.add(name, self.collect, period, order, longest)
 
     def _halt(self, names):
         for name in names:
@@ -155,14 +158,24 @@ class Agent:
             if resident:
                 resident.stop()
 
-    async def _collect(self, name):
+    def _offer(self, method):
+        try:
+            self.client.on_method(
+                method, lambda payload: call("methods", "answer", self, method, payload)
+            )
+        except ValueError:
+            log.warning("the application has a method %s: the agent's is not offered" % method)
+
+    async def collect(self, name):
+        """Has a collector hand over what it has; False where there is none of that name."""
         if name in self._running:
             await self._running[name].collect()
-            return
+            return True
         with Cold():
-            collector = collectors.load(name, self)
+            collector = None if name in self._resident else collectors.load(name, self)
             if collector:
                 await collector.collect()
+        return collector is not None
 
     def add(self, name, text, seconds):
         """Puts an event of text (str) that covers `seconds` into the outbox."""
@@ -173,12 +186,18 @@ class Agent:
         log.warning("%s: %s" % (key, reason))
         self.tell("ConfigurationError", "key,reason", [key, reason])
 
-    def tell(self, name, columns, row):
-        """Puts a Diagnostic event of one row that no collector made into the outbox.
+    def alert(self, rule, title, description, severity):
+        """Makes an Alert event, which is sent at once."""
+        columns = "rule,title,description,severity"
+        self.tell("Alert", columns, [rule, title, description, severity], "Security")
+        self.sender.wake()
+
+    def tell(self, name, columns, row, event_type="Diagnostic"):
+        """Puts an event of one row that no collector made into the outbox, as High.
 
         False when it has no room.
         """
-        text = messages.head(name, "Diagnostic", "Triggered")
+        text = messages.head(name, event_type, "Triggered")
         text += messages.payload(columns, [row], self.objects)
         return self._add(name, text, _HIGH, 0)
 

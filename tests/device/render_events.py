@@ -24,6 +24,9 @@ class Client:
     def on_desired(self, callback):
         pass
 
+    def on_method(self, name, handler):
+        pass
+
     async def report(self, patch):
         raise HubError("closed", "stand-in")
 
@@ -33,7 +36,7 @@ async def main(form):
     agent.settings.apply({"Message_Format": form})
     agent.start()
     for name in ("SystemInformation", "Heartbeat", "Statistics"):
-        await agent._collect(name)
+        await agent.collect(name)
     agent.complain("Some_Key", 'a "reason"')
     agent.outbox.stamp()
     chosen = [(offset, 0) for offset in agent.outbox.entries()]

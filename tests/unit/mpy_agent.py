@@ -1,9 +1,8 @@
 """The agent around a stand-in hub client: twins, hand-over, restart of collectors, stopping."""
 
 import asyncio
-import json
 
-from iothub import HubError
+from hub_client import Client
 from vedette import log, tap
 from vedette.agent import Agent
 from vedette.store import Store
@@ -14,49 +13,6 @@ _QUIET = {
     "Heartbeat_Disabled": True,
     "Statistics_Disabled": True,
 }
-
-
-class Client:
-    """Stands in for the hub client: a twin to push, messages and reports to look at."""
-
-    def __init__(self):
-        self.connected = True
-        self.last_error = None
-        self.stats = {"connects": 1}
-        self.reports = []
-        self.events = []
-        self.push = None
-
-    def on_connection(self, callback):
-        pass
-
-    def on_desired(self, callback):
-        self.push = callback
-
-    async def report(self, patch):
-        if not self.connected:
-            raise HubError("closed", "no connection")
-        self.reports.append(json.loads(json.dumps(patch)))
-
-    async def send_stream(self, length, writer, properties):
-        body = bytearray()
-
-        async def write(chunk):
-            body.extend(chunk)
-
-        await writer(write)
-        self.events += json.loads(body)["Events"]
-
-    async def until(self, count):
-        """Waits until so many reports have come; returns the last."""
-        for _ in range(300):
-            if len(self.reports) >= count:
-                return self.reports[count - 1]
-            await asyncio.sleep_ms(10)
-        raise AssertionError("only %d reports" % len(self.reports))
-
-    def flows(self):
-        return [event for event in self.events if event["Name"] == "ConnectionCreate"]
 
 
 def _start(module=False, outbox_size=16384, store="state"):
@@ -85,7 +41,7 @@ async def test_a_change_hands_over_first_in_the_old_form_and_then_applies():
     for number in range(20):
         _connect(number)
     await agent.stop()
-    before, after = client.flows()
+    before, after = client.named("ConnectionCreate")
     assert "rows" in before["Payload"] and len(before["Payload"]["rows"]) == 1
     assert len(after["Payload"]) == 16  # the table took on its new size
 
@@ -107,7 +63,7 @@ async def test_a_bad_document_changes_nothing_and_is_reported_with_reasons():
     assert (state["latest_state"], state["applied_version"]) == ("success", 3)
     assert state["Message_Format"] == "objects" and state["Message_MaxSize"] == 65536
     await agent.stop()
-    (told,) = [event for event in client.events if event["Name"] == "ConfigurationError"]
+    (told,) = client.named("ConfigurationError")
     assert told["Payload"]["rows"][0][0] == "Message_MaxSize"
     assert agent.counters["settings_refused"] == 1
 
@@ -200,7 +156,7 @@ async def test_flows_without_room_in_the_outbox_stay_in_the_table():
     await agent.sender.flush()
     await network.collect()
     await agent.sender.flush()
-    rows = [row for event in client.flows() for row in event["Payload"]["rows"]]
+    rows = [row for event in client.named("ConnectionCreate") for row in event["Payload"]["rows"]]
     assert len(rows) == 70 and sorted(row[4] for row in rows)[-1] == 2
     await agent.stop()
 
@@ -241,7 +197,7 @@ async def test_flows_that_gave_way_are_told_of():
         _connect(number)
     await agent._running["NetworkActivity"].collect()
     await agent.stop()
-    (told,) = [event for event in client.events if event["Name"] == "ConfigurationError"]
+    (told,) = client.named("ConfigurationError")
     key, reason = told["Payload"]["rows"][0]
     assert key == "NetworkActivity_CacheSize" and reason.startswith("4 flows"), reason
 

@@ -1,12 +1,11 @@
 """What the agent knows of itself. Counters are since the start, but for those of the day."""
 
-from micropython import const
 from nettap import sockets
 
 from .. import tap
 from . import Base
 
-_COLUMNS = const(
+COLUMNS = (
     "messages_sent,messages_acknowledged,messages_retried,events_collected,events_sent,"
     "events_expired,events_dropped,events_refused,collections_deferred,flows_refused,"
     "hits_refused,flows_evicted,table_high_water,outbox_high_water,reconnects,"
@@ -21,9 +20,13 @@ class Collector(Base):
     event_type = "Diagnostic"
 
     async def collect(self):
+        self.emit(COLUMNS, [self.values()])
+
+    def values(self):
+        """Returns a list of the integers that `COLUMNS` names."""
         agent = self.agent
         sender, outbox, table, counters = agent.sender, agent.outbox, tap.table, agent.counters
-        values = (
+        return [
             sender.sent,
             sender.acknowledged,
             sender.retried,
@@ -52,5 +55,4 @@ class Collector(Base):
             sender.day[3],
             agent.settings["Message_DailyQuota"],
             sender.quota_waits,
-        )
-        self.emit(_COLUMNS, [list(values)])
+        ]
