@@ -1,0 +1,165 @@
+"""The baseline: runs the checks of packs, one after the other, and says what each has found.
+
+A pack is a module with `BENCHMARK`, how its check ids begin ("*" stands for the platform), and
+`CHECKS`, one line a check:
+
+    Group-number|severity|function argument…|description|remediation
+
+`function` is the module's `check_function(facts, argument…)`. It returns "" when all is well, a
+text that says what it found when not, and None where the check does not concern this device. One
+that takes more than some milliseconds is a generator, which yields where others have their turn.
+It raises OSError, or RuntimeError with the reason, when it cannot tell. A pack that is not for
+every device has a function `concerns(facts)`, too.
+
+Packs are those of the platform, `vedette.baseline.*`, and the user's: each `baseline_*` in the
+module path. The twin adds checks and changes them: docs/baseline.md.
+"""
+
+import os
+import sys
+
+from micropython import const
+
+from ..cold import Cold
+
+PASS = "Pass"
+FAIL = "Fail"
+ERROR = "Error"
+SEVERITIES = ("High", "Medium", "Low")
+COLUMNS = "check_id,result,error,description,remediation,severity"
+
+_SEVERITY = "Medium"  # where the twin gives none
+_FIELDS = const(5)
+_TEXT_MAX = const(200)  # characters, of what was found
+_LISTED_MAX = const(3)
+
+
+def listed(names):
+    """A few of the names, and how many more there are; "" without any."""
+    more = len(names) - _LISTED_MAX
+    return ", ".join(names[:_LISTED_MAX]) + (" and %d more" % more if more > 0 else "")
+
+
+def records(text):
+    """Yields the fields of each line that is not empty."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        if end < 0:
+            end = len(text)
+        if end > start:
+            yield text[start:end].split("|")
+        start = end + 1
+
+
+def malformed(text):
+    """Says what is wrong with a text of checks; "" when it can be taken."""
+    count = 0
+    for fields in records(text):
+        count += 1
+        group, _, number = fields[0].partition("-")
+        if len(fields) != _FIELDS:
+            return "line %d must have 5 fields, separated by |" % count
+        if not group.isalpha() or not all([part.isdigit() for part in number.split(".")]):
+            return 'line %d must begin with a group and a number, such as "Network-2.8"' % count
+        if fields[1] and fields[1] not in SEVERITIES:
+            return "line %d: the severity must be High, Medium or Low" % count
+    return ""
+
+
+def results(agent, facts):
+    """Yields a tuple of `COLUMNS` for each check that was run, passes too, and often None.
+
+    After each the caller gives other tasks their turn. `facts` is what the packs ask.
+    """
+    custom = {fields[0]: fields for fields in records(agent.settings["Baseline_CustomChecks"])}
+    groups = _names(agent, "Baseline_GroupsDisabled")
+    numbers = _names(agent, "Baseline_ChecksDisabled")
+
+    def chosen(fields):
+        group, _, number = fields[0].partition("-")
+        return group not in groups and number not in numbers
+
+    for name in _packs(facts):
+        yield
+        with Cold():
+            try:
+                pack = _load(name, facts)
+            except Exception as error:  # whatever a user's pack does: the others are run
+                text = "the pack cannot be loaded: %s %s" % (type(error).__name__, error)
+                yield name, ERROR, text[:_TEXT_MAX], "", "", _SEVERITY
+                continue
+            yield
+            if pack is None:
+                continue
+            prefix = pack.BENCHMARK.replace("*", facts.platform) + "-"
+            for fields in records(pack.CHECKS):
+                changes = custom.pop(fields[0], fields)
+                fields = [change or field for change, field in zip(changes, fields)]
+                if chosen(fields):
+                    yield from _result(pack, facts, fields, prefix)
+            for fields in list(custom.values()):
+                if _function(pack, fields):
+                    del custom[fields[0]]
+                    if chosen(fields):
+                        yield from _result(pack, facts, fields, "CUSTOM-")
+    for fields in custom.values():
+        if chosen(fields):
+            error = "no pack here has the function " + fields[2].split(" ")[0]
+            yield "CUSTOM-" + fields[0], ERROR, error, fields[3], fields[4], fields[1] or _SEVERITY
+
+
+def _names(agent, key):
+    return [name.strip() for name in agent.settings[key].split(",")]
+
+
+def _packs(facts):
+    for name in facts.PACKS:
+        yield "vedette.baseline." + name
+    found = set()
+    for folder in sys.path:
+        try:
+            found |= {name.split(".")[0] for name in os.listdir(folder or ".")}
+        except OSError:
+            pass  # such as ".frozen", which is no folder
+    for name in sorted(found):
+        if name.startswith("baseline_"):
+            yield name
+
+
+def _load(name, facts):
+    """Returns the pack, None where it does not concern this device."""
+    __import__(name)
+    pack = sys.modules[name]
+    if not name.startswith("vedette."):  # of those, Cold takes care
+        del sys.modules[name]
+    problem = malformed(pack.CHECKS)
+    if problem or not isinstance(pack.BENCHMARK, str):
+        raise ValueError(problem or "BENCHMARK must be a string")
+    return pack if getattr(pack, "concerns", bool)(facts) else None
+
+
+def _function(pack, fields):
+    return pack.__dict__.get("check_" + fields[2].split(" ")[0])
+
+
+def _result(pack, facts, fields, prefix):
+    """Runs one check; yields None while it runs, then its result unless it is not concerned."""
+    name, severity, call, description, remediation = fields
+    try:
+        function = _function(pack, fields)
+        if not function:
+            raise RuntimeError("the pack has no function check_" + call.split(" ")[0])
+        found = function(facts, *call.split(" ")[1:])
+        if hasattr(found, "send"):
+            found = yield from found
+    except (OSError, RuntimeError) as reason:
+        result, found = ERROR, str(reason)
+    except Exception as error:  # a pack may be the user's; the text could show what it read
+        result, found = ERROR, "the check failed with " + type(error).__name__
+    else:
+        if found is None:
+            return
+        result = FAIL if found else PASS
+    severity = severity or _SEVERITY
+    yield prefix + name, result, found[:_TEXT_MAX] or None, description, remediation, severity

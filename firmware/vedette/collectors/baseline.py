@@ -1,0 +1,41 @@
+"""What of the device's configuration is not as a benchmark wants it: a row for each such check."""
+
+import asyncio
+
+from micropython import const
+
+from .. import baseline, messages, ports
+from . import Base
+
+_ROWS_SIZE = const(1024)  # bytes of text in the rows of one event, about
+
+
+class Collector(Base):
+    name = event = "Baseline"
+    event_type = "Security"
+
+    async def collect(self):
+        """Makes an event of each `_ROWS_SIZE` of rows; each counts the checks it is about."""
+        seconds = self.interval()
+        rows = []
+        size = run = passed = 0
+        for result in baseline.results(self.agent, ports.facts(self.agent)):
+            await asyncio.sleep_ms(0)
+            if result is None:
+                continue
+            if size >= _ROWS_SIZE:
+                self._emit(rows, run, passed, seconds)
+                rows = []
+                size = run = passed = 0
+            run += 1
+            if result[1] == baseline.PASS:
+                passed += 1
+            else:
+                rows.append(list(result))
+                size += sum([len(text or "") for text in result])
+        self._emit(rows, run, passed, seconds)
+
+    def _emit(self, rows, run, passed, seconds):
+        text = self.head() + '"ChecksRun":%d,"ChecksPassed":%d,' % (run, passed)
+        text += messages.payload(baseline.COLUMNS, rows, self.agent.objects)
+        self.agent.add(self.name, text, seconds)

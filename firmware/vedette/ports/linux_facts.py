@@ -1,0 +1,69 @@
+"""What the baseline's packs ask of Linux: its files, /proc and /sys too. Loaded for a run."""
+
+import os
+
+from micropython import const
+
+_LINES_MAX = const(20000)  # of one file
+_NAMES_MAX = const(1024)  # of one folder
+
+
+class Facts:
+    """`root` is the folder that the file system begins at. Errors: OSError with the path."""
+
+    PACKS = ("debian",)
+    platform = "LINUX"
+
+    def __init__(self, agent, root=""):
+        self.agent = agent
+        self.root = root
+
+    def stat(self, path):
+        """Returns (mode, user id, group id)."""
+        try:
+            status = os.stat(self.root + path)
+        except OSError as error:
+            raise OSError(error.errno, path)
+        return status[0], status[4], status[5]
+
+    def exists(self, path):
+        try:
+            self.stat(path)
+        except OSError:
+            return False
+        return True
+
+    def names(self, folder):
+        """Returns the names in a folder, sorted; none where there is no such folder."""
+        try:
+            return sorted(os.listdir(self.root + folder))[:_NAMES_MAX]
+        except OSError:
+            return []
+
+    def lines(self, path):
+        """Yields the lines of a file, without spaces around them."""
+        try:
+            with open(self.root + path) as file:
+                for _, line in zip(range(_LINES_MAX), file):
+                    yield line.strip()
+        except OSError as error:
+            raise OSError(error.errno, path)
+        except UnicodeError:
+            raise RuntimeError(path + " is not UTF-8")
+
+    def paths(self, pattern):
+        """Returns the paths that a pattern stands for: its last part may have one "*"."""
+        folder, _, name = pattern.rpartition("/")
+        first, star, last = name.partition("*")
+        if not star:
+            return [pattern]
+        names = [n for n in self.names(folder) if n.startswith(first) and n.endswith(last)]
+        return [folder + "/" + name for name in names]
+
+    def words(self, *patterns):
+        """Yields the words of each line that is no comment, of all these files."""
+        for pattern in patterns:
+            for path in self.paths(pattern):
+                for line in self.lines(path):
+                    if line and line[0] != "#":
+                        yield line.split()

@@ -1,0 +1,457 @@
+"""Each check for boards passes, fails and is an error, on boards that stand-ins make up.
+
+Values are those that the ports return: an ESP32-S3 and an ESP32 with Wi-Fi, a Pico 2 W, a
+NUCLEO_F767ZI. The files are real ones, in a folder of each board.
+"""
+# timeout: 120
+
+import hashlib
+import os
+import sys
+from binascii import hexlify
+
+import vedette
+from iothub import clock
+from vedette import baseline, tap
+from vedette.ports import board, board_facts
+
+HOME = os.getcwd()
+NOW = 1800000000  # 2027-01-15
+KEY = "SharedAccessKey=" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo="
+PEM = "-----BEGIN EC PRIVATE KEY-----\n" + "TUhjQ0FRRUVJQmtnNExWV005bnV3TlNr" * 2
+
+
+class Standin:
+    """An object with these attributes."""
+
+    def __init__(self, **attributes):
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+class Nic:
+    """network.WLAN: what `config` is asked for and not given is a ValueError, as on the boards."""
+
+    def __init__(self, **settings):
+        self.settings = settings
+        self.connected = True
+
+    def active(self):
+        return bool(self.settings)
+
+    def isconnected(self):
+        return self.connected
+
+    def config(self, name):
+        if name not in self.settings:
+            raise ValueError("unknown config param")
+        return self.settings[name]
+
+
+def der(tag, *contents):
+    content = b"".join(contents)
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([0x82, size >> 8, size & 255])
+    return bytes([tag]) + length + content
+
+
+def certificate(not_after):
+    """As much of an X.509 certificate as its validity needs, and a tail of 300 bytes."""
+    validity = der(0x30, der(0x17, b"200101000000Z"), der(0x17, not_after))
+    name = der(0x30, der(0x31, der(0x30, der(6, b"\x55\4\3"), der(12, b"root"))))
+    signed = (
+        der(0xA0, der(2, b"\2")),
+        der(2, b"\1"),
+        der(0x30, der(6, b"\x2a")),
+        name,
+        validity,
+        bytes(300),
+    )
+    return der(0x30, der(0x30, *signed))
+
+
+class World:
+    """A board with nothing to complain of; a test changes it before it looks."""
+
+    def __init__(self):
+        self.platform = "esp32"
+        self.machine = "Generic ESP32S3 module with ESP32S3"
+        self.version = (1, 28, 0, "")
+        self.registers = {  # eFuses: all burnt
+            0x60007030: 0x80000,
+            0x60007034: 0x40000,
+            0x60007038: 0x500000,
+            0x6000703C: 0x20,
+        }
+        self.mem32 = True
+        self.cause = 1
+        self.nics = {0: Nic(ssid="plant-7"), 1: Nic()}
+        self.webrepl = None
+        self.webrepl_cfg = None
+        self.pyb = Standin(usb_mode=lambda: None, repl_uart=lambda: None)
+        self.ports = []
+        self.tapped = True
+        self.stdin = False
+        self.heap = 60000
+        self.blocks = (4096, 4096, 512, 256)
+        self.unix = NOW
+        self.watchdog = 8
+        self.place = "v/vedette/__init__.mpy"
+        self.custom = ""
+        self.files = {
+            "main.py": b"import app",
+            "app.py": b"context.verify_mode = tls.CERT_REQUIRED",
+            "root.der": certificate(b"350101000000Z"),
+            "v/vedette/__init__.mpy": b"M\6" + bytes(3000),
+            "config.json": b'{"ca": "root.der"}',
+        }
+        self.deployed = True
+        self.later = {}  # written after the deployment
+        self.roots = ["root.der"]
+        self.broken = False  # the file system lists a file that cannot be opened
+
+    def wifi(self, **network):
+        text = '{"network": {"ssid": "plant-7"%s}}'
+        pairs = ["".join((', "', key, '": "', value, '"')) for key, value in network.items()]
+        self.later["config.json"] = (text % "".join(pairs)).encode()
+
+    def _write(self, files):
+        for path, content in files.items():
+            parts = path.split("/")
+            for depth in range(1, len(parts)):
+                try:
+                    os.mkdir("/".join(parts[:depth]))
+                except OSError:
+                    pass
+            with open(path, "wb") as file:
+                file.write(content)
+
+    def _flash(self):
+        self._write(self.files)
+        if self.deployed is True:
+            with open("deployed.txt", "w") as file:
+                file.write("vedette 0.1.0\n")
+                for path, content in self.files.items():
+                    if path != "config.json":
+                        digest = hexlify(hashlib.sha256(content).digest()).decode()
+                        file.write("%s %d %s\n" % (digest, len(content), path))
+        elif self.deployed:
+            self._write({"deployed.txt": self.deployed})
+        self._write(self.later)
+
+    def _standins(self):
+        implementation = Standin(version=self.version, _machine=self.machine)
+        board_facts.sys = Standin(platform=self.platform, implementation=implementation)
+        if self.stdin:
+            board_facts.sys.stdin = True
+        board_facts.gc = Standin(collect=lambda: None, mem_free=lambda: self.heap)
+        board_facts.sockets = Standin(listening=lambda: self.ports)
+        board_facts.os = Standin(ilistdir=self._ilistdir, stat=os.stat)
+        board.os = Standin(statvfs=lambda path: self.blocks)
+        tap.table = True if self.tapped else None
+        clock.time = Standin(time=lambda: self.unix, gmtime=GMTIME)
+        clock.unix = lambda: self.unix
+        vedette.__file__ = self.place
+        machine = Standin(reset_cause=lambda: self.cause, PWRON_RESET=1, WDT_RESET=3)
+        if self.mem32:
+            machine.mem32 = self.registers
+        network = Standin(WLAN=lambda interface: self.nics[interface])
+        return {
+            "machine": machine,
+            "network": network if self.nics is not None else None,
+            "pyb": self.pyb,
+            "webrepl": self.webrepl,
+            "webrepl_cfg": self.webrepl_cfg,
+        }
+
+    def _ilistdir(self, folder):
+        yield from os.ilistdir(folder)
+        if self.broken:
+            yield "broken.py", 0x8000, 0, 100
+
+    def agent(self):
+        settings = {"Baseline_GroupsDisabled": "", "Baseline_ChecksDisabled": ""}
+        settings["Baseline_CustomChecks"] = self.custom
+        agent = Standin(settings=settings, client=Standin(), port=lambda: board)
+        if self.roots is not None:
+            agent.client.roots = self.roots
+        if self.watchdog is not None:
+            agent.watchdog = self.watchdog
+        return agent
+
+    def run(self):
+        """Returns {check number: (result, error)}."""
+        folder = HOME + "/board%d" % len(os.listdir(HOME))
+        os.mkdir(folder)
+        os.chdir(folder)
+        modules = self._standins()
+        try:
+            self._flash()
+            for name, module in modules.items():
+                sys.modules.pop(name, None)
+                if module:
+                    sys.modules[name] = module
+            facts = board_facts.Facts(self.agent())
+            found = [result for result in baseline.results(facts.agent, facts) if result]
+        finally:
+            os.chdir(HOME)
+            for name in modules:
+                sys.modules.pop(name, None)
+        return {result[0].rpartition("-")[2]: result[1:3] for result in found}
+
+
+GMTIME = clock.time.gmtime
+
+
+def esp32(world):
+    world.machine = "Generic ESP32 module with ESP32"
+    world.registers = {0x3FF5A000: 0x08100000, 0x3FF5A018: 0x60}
+
+
+def pico2(world):
+    world.platform = "rp2"
+    world.machine = "Raspberry Pi Pico 2 W with RP2350"
+    world.registers = {0x40134100: 0x5, 0xE000EDF0: 0x03000000}
+
+
+def nucleo(world):
+    world.platform = "pyboard"
+    world.machine = "NUCLEO-F767ZI with STM32F767"
+    world.registers = {0x40023C14: 0xFFFF55FD, 0xE000EDF0: 0x03000000}
+    world.nics = None
+
+
+def debugged(world):
+    nucleo(world)
+    world.registers[0xE000EDF0] = 0x03000001
+
+
+def unprotected(world):
+    nucleo(world)
+    world.registers[0x40023C14] = 0xFFFFAAFD
+
+
+def deaf(world):
+    world.mem32 = False
+
+
+def deaf_nucleo(world):
+    nucleo(world)
+    world.mem32 = False
+
+
+def without_pyb(world):
+    nucleo(world)
+    world.pyb = None
+
+
+def register(address, value):
+    def change(world):
+        world.registers[address] = value
+
+    return change
+
+
+def values(**changes):
+    def change(world):
+        for name, value in changes.items():
+            setattr(world, name, value)
+
+    return change
+
+
+def later(**files):
+    def change(world):
+        for name, content in files.items():
+            world.later[name.replace("_", ".")] = content
+
+    return change
+
+
+def access_point(**settings):
+    return values(nics={0: Nic(), 1: Nic(**settings)})
+
+
+def joined(**network):
+    def change(world):
+        world.wifi(**network)
+
+    return change
+
+
+def beside(world):
+    world.nics[1] = Nic(ssid="plant-7", security=3)
+
+
+def hidden(world):
+    world.place = "v/copy/v/vedette/__init__.mpy"
+    world.later[world.place] = b"M"
+
+
+def unnamed(world):
+    world.nics[1] = Nic(security=3)
+
+
+LISTENING = Standin(listen_s=True, client_s=None)
+
+# number: what makes it pass, fail and be an error; None: the board as it is
+CASES = {
+    "1.1": (None, values(version=(1, 25, 1, "")), values(version=None)),
+    "1.2": (None, values(version=(1, 27, 0, "")), values(version=None)),
+    "1.3": (None, values(version=(1, 28, 0, "preview")), values(version=None)),
+    "1.4": (None, later(main_py=b"import app2"), values(deployed=False)),
+    "1.5": (None, later(backdoor_mpy=b"M"), values(deployed=b"not\na list\n")),
+    "1.6": (None, hidden, values(deployed=False)),
+    "2.1": (None, values(webrepl=LISTENING), values(webrepl=Standin(other=1))),
+    "2.2": (
+        values(webrepl=LISTENING, webrepl_cfg=Standin(PASS="correct9")),
+        values(webrepl=LISTENING, webrepl_cfg=Standin(PASS="1234")),
+        values(webrepl=LISTENING),
+    ),
+    "2.3": (
+        access_point(ssid="plant-7", security=3),
+        access_point(ssid="plant-7", security=0),
+        access_point(ssid="plant-7"),
+    ),
+    "2.4": (
+        access_point(ssid="plant-7", security=3),
+        access_point(ssid="ESP_A1B2C3", security=3),
+        unnamed,
+    ),
+    "2.5": (None, beside, unnamed),
+    "2.6": (joined(password="correct horse"), joined(), None),
+    "2.7": (None, values(ports=[(6, None, 23)]), values(tapped=False)),
+    "2.8": (None, values(ports=[(17, b"\0\0\0\0", 69)]), values(tapped=False)),
+    "3.1": (None, values(roots=[]), values(roots=None)),
+    "3.2": (None, later(app_py=b"x" * 1020 + b"CERT_NONE"), values(broken=True)),
+    "3.3": (None, values(roots=["other.der"]), values(roots=None)),
+    "3.4": (None, values(roots=[certificate(b"270301000000Z")]), values(unix=100)),
+    "4.1": (None, later(app_py=KEY.encode()), values(broken=True)),
+    "4.2": (None, later(key_pem=PEM.encode()), values(broken=True)),
+    "4.3": (joined(), joined(password="correct horse"), later(config_json=b"{")),
+    "5.1": (None, register(0x60007038, 0x400000), deaf),
+    "5.2": (None, register(0x60007034, 0xC0000), deaf),  # two bits: switched off again
+    "5.3": (None, register(0x60007030, 0x30000), deaf),
+    "5.4": (None, register(0x60007038, 0x100000), deaf),
+    "5.5": (None, register(0x6000703C, 0), deaf),
+    "5.6": (nucleo, unprotected, deaf_nucleo),
+    "5.7": (nucleo, debugged, deaf_nucleo),
+    "5.8": (None, values(stdin=True), without_pyb),
+    "5.9": (
+        nucleo,
+        values(platform="pyboard", pyb=Standin(usb_mode=lambda: "VCP+MSC", repl_uart=bool)),
+        without_pyb,
+    ),
+    "6.1": (None, values(unix=100), values(unix=None)),
+    "6.2": (None, values(watchdog=0), values(watchdog=None)),
+    "6.3": (None, values(heap=8000), values(heap=None)),
+    "6.4": (None, values(blocks=(4096, 4096, 512, 51)), values(blocks=())),
+    "6.5": (None, values(cause=3), values(cause=9)),
+}
+
+
+def look(change):
+    world = World()
+    if change:
+        change(world)
+    return world.run()
+
+
+def test_each_check_passes_fails_and_is_an_error():
+    found = {None: look(None)}
+    for number, changes in CASES.items():
+        for change, expected in zip(changes, ("Pass", "Fail", "Error")):
+            if change not in found:
+                found[change] = look(change)
+            result, text = found[change].get(number, ("not run", None))
+            assert result == expected, (number, expected, result, text)
+            assert bool(text) == (expected != "Pass"), (number, expected)
+
+
+def test_there_is_a_case_for_each_check():
+    numbers = []
+    for name in board_facts.Facts.PACKS:
+        pack = getattr(__import__("vedette.baseline." + name).baseline, name)
+        numbers += [fields[0].partition("-")[2] for fields in baseline.records(pack.CHECKS)]
+        assert baseline.malformed(pack.CHECKS) == ""
+    assert sorted(numbers) == sorted(CASES) and len(numbers) >= 25, numbers
+
+
+def test_a_check_that_does_not_concern_the_board_is_not_run():
+    found = look(None)
+    assert not [number for number in ("2.2", "2.3", "2.4", "5.6", "5.7", "5.9") if number in found]
+    found = look(nucleo)
+    assert not [number for number in found if number[:2] == "5." and number < "5.6"]
+    assert not [number for number in ("2.3", "2.4", "2.5", "2.6") if number in found]
+
+
+def test_the_registers_of_other_chips():
+    for change, expected in (
+        (esp32, ("5.1", "5.2", "5.3", "5.5")),
+        (pico2, ("5.1", "5.3", "5.7")),
+    ):
+        found = look(change)
+        hardware = sorted(number for number in found if number[:2] == "5." and number < "5.8")
+        assert tuple(hardware) == expected, hardware
+        assert {found[number][0] for number in hardware} == {"Pass"}
+    assert look(lambda world: esp32(world) or register(0x3FF5A018, 0)(world))["5.3"] == (
+        "Fail",
+        "register 3ff5a018 has 0",
+    )
+
+
+def test_what_was_found_is_said():
+    found = look(None)
+    assert found["2.6"][1].startswith("the application connects")
+    found = look(later(main_py=b"", app_py=KEY.encode(), b_py=b"", c_py=b"", d_py=b""))
+    assert found["1.4"][1] == "main.py, app.py"
+    assert found["1.5"][1].endswith(" and 0 more") is False and found["1.5"][1].count(",") == 2
+    assert found["4.1"][1] == "app.py"
+    assert "QUJD" not in str(found)
+    assert look(values(version=(1, 22, 2, "")))["1.2"][1] == (
+        "CVE-2024-8947 until 1.23, CVE-2024-8948 until 1.24, CVE-2026-1998 until 1.28"
+    )
+
+
+def test_a_secret_is_found_across_pieces_and_only_with_a_value():
+    for at in (1000, 1008, 1016, 1023, 1024):
+        assert look(later(a_py=bytes(at) + KEY.encode()))["4.1"][0] == "Fail", at
+    assert look(later(a_py=b"SharedAccessKey=(your key here, please)"))["4.1"][0] == "Pass"
+
+
+def test_the_twin_names_the_ports_that_may_listen():
+    def custom(text):
+        return values(ports=[(6, None, 80), (17, None, 5353)], custom=text)
+
+    assert look(custom(""))["2.8"] == ("Fail", "TCP 80, UDP 5353")
+    assert look(custom("Network-2.8||listening 80 5353||"))["2.8"] == ("Pass", None)
+
+
+def test_sockets_that_listen_are_seen_through_the_tap():
+    import nettap.sockets
+
+    tap.table = None
+    tap.install()
+    board_facts.sockets = nettap.sockets
+    socket = sys.modules["socket"]
+    listener = socket.socket()
+    port = 0
+    for number in range(23000, 24000):
+        try:
+            listener.bind(socket.getaddrinfo("127.0.0.1", number)[0][-1])
+            port = number
+            break
+        except OSError:
+            pass
+    listener.listen(1)
+    board_facts.sys = sys
+    listening = board_facts.Facts(None).listening()
+    listener.close()
+    nettap.sockets.uninstall()
+    assert [entry[2] for entry in listening] == [port]
+
+
+def test_nothing_stays_loaded():
+    before = set(sys.modules)
+    look(None)
+    assert set(sys.modules) == before
