@@ -14,7 +14,7 @@ from . import ports
 _FILE = "starts"
 _TRIES = const(3)  # starts in a row that fail; then one without the agent
 _FRAMES = const(3)  # of a traceback: the innermost
-_COLUMNS = ("reset_cause", "error", "where", "failed_starts", "safe_mode")
+_COLUMNS = const("reset_cause,error,where,failed_starts,safe_mode")
 
 
 def begin(store):

@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from iothub import HubError
-from vedette import messages
+from vedette import messages, starts
 from vedette.agent import Agent
 from vedette.store import Store
 
@@ -31,6 +31,16 @@ class Client:
         raise HubError("closed", "stand-in")
 
 
+class Evidence:
+    """A store that has kept how an earlier start ended."""
+
+    def load(self, name):
+        return {"count": 3, "error": "KeyError", "where": "app.py:3 main"}
+
+    def keep(self, name, document):
+        pass
+
+
 async def main(form):
     agent = Agent(Client(), False, False, Store("/nonexistent"), 16384)
     agent.settings.apply({"Message_Format": form})
@@ -38,6 +48,8 @@ async def main(form):
     for name in ("SystemInformation", "Heartbeat", "Statistics"):
         await agent.collect(name)
     agent.complain("Some_Key", 'a "reason"')
+    agent.store = Evidence()
+    starts.report(agent, True)
     agent.outbox.stamp()
     chosen = [(offset, 0) for offset in agent.outbox.entries()]
     for piece in messages.message(agent.outbox, chosen, agent.sender._agent_id):

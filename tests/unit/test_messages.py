@@ -140,12 +140,20 @@ def test_every_other_event_keeps_to_the_schema(lane: str, form: str) -> None:
     (message,) = device(lane, "render_events.py", form)
     VALIDATOR.validate(message)
     found = {event["Name"]: expand(event)["Payload"] for event in message["Events"]}
-    assert set(found) == {"SystemInformation", "Heartbeat", "Statistics", "ConfigurationError"}
+    collected = {"SystemInformation", "Heartbeat", "Statistics"}
+    assert set(found) == collected | {"ConfigurationError", "Crash"}
     assert all(len(payload) == 1 for payload in found.values())
     information = found["SystemInformation"][0]
     assert information["os_platform"] == "linux"
     assert information["memory_total"] > information["memory_free"] > 0
     assert found["ConfigurationError"][0] == {"key": "Some_Key", "reason": 'a "reason"'}
+    assert found["Crash"][0] == {
+        "reset_cause": None,
+        "error": "KeyError",
+        "where": "app.py:3 main",
+        "failed_starts": 2,
+        "safe_mode": False,
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from . import Base
 _COLUMNS = const(
     "hardware_vendor,hardware_model,hardware_serial_number,firmware_vendor,"
     "firmware_version,os_name,os_version,os_platform,os_arch,agent_type,agent_version,"
-    "memory_total,memory_free,storage_total,storage_free,uptime,reset_cause,nics"
+    "memory_total,memory_free,storage_total,storage_free,cpu_frequency,flash_size,"
+    "file_system,uptime,reset_cause,nics"
 )
 _CHOSEN = const("HardwareVendor,HardwareModel,HardwareSerialNumber,FirmwareVendor,FirmwareVersion")
 
@@ -25,5 +26,6 @@ class Collector(Base):
         row.extend(("Vedette", VERSION))
         row.extend(port.memory())
         row.extend(port.storage())
+        row.extend(port.hardware())
         row.extend((port.uptime(), port.reset_cause(), port.nics()))
         self.emit(_COLUMNS, [row])

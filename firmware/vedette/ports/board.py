@@ -15,6 +15,7 @@ _NICS = (
     ("LAN", None, "ETH"),
     ("PPP", None, "MOBILE"),
 )
+_MAKERS = {"esp32": "Espressif", "pyboard": "STMicroelectronics", "rp2": "Raspberry Pi"}
 _NONE = ("0.0.0.0", "::", "")
 _CAUSES = ("PWRON_RESET", "HARD_RESET", "WDT_RESET", "DEEPSLEEP_RESET", "SOFT_RESET")
 _MAC_BYTES = const(6)
@@ -27,7 +28,7 @@ def defaults():
     machine = sys.implementation._machine  # "<board> with <chip>"
     return {
         "NetworkActivity_OverflowPolicy": "DropNew",
-        "SystemInformation_HardwareVendor": sys.platform,
+        "SystemInformation_HardwareVendor": _MAKERS.get(sys.platform, sys.platform),
         "SystemInformation_HardwareModel": machine,
         "SystemInformation_HardwareSerialNumber": _serial(),
         "SystemInformation_FirmwareVendor": "MicroPython",
@@ -65,6 +66,31 @@ def storage():
     """Returns (total, free) bytes of the file system that the agent runs on."""
     status = os.statvfs(".")  # "/" is none on STM32, where flash is /flash
     return status[1] * status[2], status[1] * status[3]
+
+
+def hardware():
+    """Returns (CPU frequency in Hz, bytes of flash, file system that the agent runs on)."""
+    import machine
+
+    frequency = machine.freq()  # STM32 has several, the CPU's first
+    try:
+        import esp
+
+        flash = esp.flash_size()
+    except ImportError:
+        flash = None
+    return frequency if isinstance(frequency, int) else frequency[0], flash, _file_system()
+
+
+def _file_system():
+    where = os.getcwd()
+    try:
+        import vfs
+
+        # Of the mounts that hold it, the innermost.
+        return max([(path, type(fs).__name__) for fs, path in vfs.mount() if where.startswith(path)])[1]
+    except (ImportError, TypeError):  # before MicroPython 1.25 mounts are not told
+        return None
 
 
 def uptime():

@@ -69,6 +69,11 @@ def storage():
     return status[1] * status[2], status[1] * status[4]
 
 
+def hardware():
+    """Returns (CPU frequency in Hz, bytes of flash, file system): a host's are not constant."""
+    return None, None, None
+
+
 def uptime():
     """Seconds since the device started."""
     return int(_line("/proc/uptime").split(".")[0] or 0)
