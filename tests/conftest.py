@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["hubfixture"]
+pytest_plugins = ["hubfixture", "deskfixture"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LANES = {

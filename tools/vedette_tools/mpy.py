@@ -136,7 +136,9 @@ def _compile_all(march: str, optimise: int) -> Path:
     made = {}
     for source, relative in sources():
         target = out / relative.with_suffix(".mpy")
-        key = hashlib.sha256(f"{_compiler_version()} -O{optimise} -s".encode() + source.read_bytes())
+        key = hashlib.sha256(
+            f"{_compiler_version()} -O{optimise} -s".encode() + source.read_bytes()
+        )
         made[str(target)] = key.hexdigest()
         if not target.exists() or known.get(str(target)) != key.hexdigest():
             # A traceback names the package, not the file: each name of a file costs heap.

@@ -1,0 +1,182 @@
+"""`vedette deploy` to the real MicroPython over a serial line: mpremote as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from deskfixture import LANES, Desk
+
+
+def said(desk: Desk) -> list[str]:
+    """What the board says after it was switched on."""
+    desk.board.power_cycle()
+    return desk.board.wait_for("runs")
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_first_version(tmp_path, lane: str) -> None:
+    if not LANES[lane].exists():
+        pytest.skip(f"no {lane}-bit MicroPython (make setup-32)")
+    desk = Desk(tmp_path, lane)
+    try:
+        desk.write_app("first")
+        report = desk.deploy()
+        assert report["state"] == "unconfigured" and "vedette provision" in report["says"]
+        files = desk.files()
+        first, *lines = files["deployed.txt"].decode().splitlines()
+        assert first == "vedette 0.1.0"
+        listed = {}
+        for line in lines:
+            digest, size, path = line.split(" ")
+            listed[path] = digest
+            assert int(size) == len(files[path])
+            assert digest == hashlib.sha256(files[path]).hexdigest()
+        assert {"boot.py", "main.py", "v-a/app.mpy", "v-a/vedette/agent.mpy"} <= set(listed)
+        assert set(files) == {*listed, "deployed.txt", "current"}
+        desk.configure()
+        assert "first" in said(desk)
+    finally:
+        desk.board.close()
+
+
+def test_a_change_goes_alone(desk: Desk) -> None:
+    desk.write_app("second")
+    report = desk.deploy()
+    assert report["send"] == ["app.mpy"] and report["root"] == [] and report["bytes"] < 100
+    assert len(report["copy"]) > 30 and report["state"] == "runs"
+    assert "second" in said(desk)
+    # The version before is still there: what it has in common with the next is not sent again.
+    desk.write_app("third")
+    report = desk.deploy()
+    assert report["send"] == ["app.mpy"] and report["copy"] == [] and len(report["keep"]) > 30
+    assert "third" in said(desk)
+
+
+def test_what_is_gone_from_the_project_is_removed(desk: Desk) -> None:
+    (desk.project / "helper.py").write_text("")
+    desk.deploy()
+    (desk.project / "helper.py").unlink()
+    desk.deploy()
+    desk.write_app("third")
+    assert desk.deploy()["drop"] == ["helper.mpy"]
+
+
+def test_nothing_to_do(desk: Desk) -> None:
+    before = desk.files()
+    assert desk.deploy()["state"] == "unchanged"
+    assert "already" in desk.vedette("deploy", "--project", str(desk.project))
+    assert desk.files() == before
+
+
+def test_a_dry_run_changes_nothing(desk: Desk) -> None:
+    before = desk.files()
+    desk.write_app("second")
+    text = desk.vedette("deploy", "--project", str(desk.project), "--dry-run")
+    assert "  send    app.mpy\n" in text and "would go to v-b" in text
+    assert desk.files() == before
+
+
+@pytest.mark.parametrize("after", [500, 6000, 9500])
+def test_a_cut_line_leaves_the_version_before(desk: Desk, after: int) -> None:
+    desk.write_app("second")
+    (desk.project / "big.py").write_text("BIG = %r" % ("x" * 4000))
+    desk.board.cut_after(after)
+    error = desk.vedette("deploy", "--project", str(desk.project), code=3)
+    assert error.startswith("error: the board on ") and "next: " in error
+    desk.board.plug()
+    assert "first" in said(desk)
+    assert desk.deploy()["state"] == "runs"
+    assert "second" in said(desk)
+
+
+@pytest.mark.slow
+def test_a_line_cut_anywhere_leaves_one_version_or_the_other(desk: Desk) -> None:
+    seen = set()
+    before = {path: data for path, data in desk.files().items()}
+    desk.write_app("second")
+    for after in range(200, 20000, 160):
+        for path, data in before.items():
+            (desk.flash / path).write_bytes(data)
+        desk.board.cut_after(after)
+        done = desk.board.plugged
+        desk.vedette("deploy", "--project", str(desk.project), code=3 if done else 0)
+        desk.board.plug()
+        lines = said(desk)
+        seen.add("first" if "first" in lines else "second")
+        assert ("first" in lines) != ("second" in lines)
+    assert seen == {"first", "second"}
+
+
+def test_a_version_that_does_not_come_up_is_rolled_back(desk: Desk) -> None:
+    before = desk.files()
+    (desk.project / "asyncio.py").write_text("raise ValueError('no loop')")
+    error = desk.vedette("deploy", "--project", str(desk.project), code=5)
+    assert "the one before is in force again" in error and "no loop" in error
+    after = desk.files()
+    for path in ("current", "deployed.txt", "boot.py", "main.py"):
+        assert after[path] == before[path]
+    assert "first" in said(desk)
+
+
+def test_a_configuration_that_the_agent_refuses_is_told(desk: Desk) -> None:
+    desk.configure(colour=1)
+    desk.write_app("second")
+    report = desk.deploy()
+    assert report["state"] == "refuses" and "colour" in report["says"]
+
+
+def test_failed_starts_of_the_version_before_are_forgotten(desk: Desk) -> None:
+    state = desk.flash / "vedette-state" / "starts.json"
+    state.write_text(json.dumps({"count": 3, "error": None, "where": None, "safe_mode": True}))
+    desk.write_app("second")
+    assert desk.deploy()["state"] == "runs"
+
+
+def test_a_watchdog_is_fed_meanwhile(desk: Desk) -> None:
+    (desk.flash / "machine.py").write_text(
+        "class WDT:\n"
+        "    def __init__(self, timeout):\n"
+        "        self.timeout = timeout\n"
+        "    def feed(self):\n"
+        "        with open('fed', 'a') as file:\n"
+        "            file.write('%d\\n' % self.timeout)\n"
+    )
+    desk.configure(watchdog=8)
+    desk.write_app("second")
+    desk.deploy()
+    fed = (desk.flash / "fed").read_text().splitlines()
+    assert len(fed) > 100 and set(fed) == {"8000"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code", "says"),
+    [
+        ("vedette.py", "", 4, "vedette is a part of the agent"),
+        ("main.py", "", 4, "a part of the agent"),
+        ("app.py", "def main(:\n", 1, "does not compile"),
+    ],
+)
+def test_a_project_that_cannot_be_deployed(
+    desk: Desk, name: str, text: str, code: int, says: str
+) -> None:
+    (desk.project / name).write_text(text)
+    before = desk.files()
+    words = ("deploy", "--project", str(desk.project), "--json")
+    error = json.loads(desk.vedette(*words, code=code))
+    assert says in json.dumps(error["error"])
+    assert desk.files() == before
+
+
+def test_uninstall(desk: Desk) -> None:
+    assert "v-a" in desk.vedette("uninstall")
+    assert {path.split("/")[0] for path in desk.files()} == {
+        "ca.der", "config.json",
+    }  # fmt: skip
+    assert desk.vedette("uninstall") == "there was nothing to remove\n"
+
+
+def test_no_board(desk: Desk) -> None:
+    error = desk.vedette("deploy", "--port", "/dev/no-such-port", code=3)
+    assert "/dev/no-such-port cannot be opened" in error

@@ -1,0 +1,96 @@
+"""Boards on serial lines, without boards: see serialboard.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import LANES, ROOT
+from serialboard import SerialBoard
+
+COMMAND = ROOT / ".venv" / "bin" / "vedette"
+STATE = "vedette-state/"
+SECRET = "c2VjcmV0LWtleQ=="
+# Nothing listens on port 1: the agent runs and goes on trying.
+CONFIG = {
+    "connection_string": f"HostName=127.0.0.1:1;DeviceId=board;SharedAccessKey={SECRET}",
+    "ca": "ca.der",
+}
+
+
+class Desk:
+    """A board, and a person with the `vedette` command."""
+
+    def __init__(self, folder: Path, lane: str = "64") -> None:
+        self.board = SerialBoard(folder / "flash", LANES[lane], folder / "port")
+        self.flash = self.board.folder
+        self.project = folder / "project"
+        self.project.mkdir()
+
+    def write_app(self, says: str) -> None:
+        (self.project / "app.py").write_text(f"async def main():\n    print({says!r})\n")
+
+    def configure(self, **more: object) -> None:
+        (self.flash / "config.json").write_text(json.dumps({**CONFIG, **more}))
+        (self.flash / "ca.der").write_bytes(b"\x30\x00")
+
+    def files(self) -> dict[str, bytes]:
+        """All that is on its flash but what the agent keeps for itself."""
+        found = {
+            path.relative_to(self.flash).as_posix(): path.read_bytes()
+            for path in sorted(self.flash.rglob("*"))
+            if path.is_file()
+        }
+        return {path: data for path, data in found.items() if not path.startswith(STATE)}
+
+    def vedette(self, *words: str, code: int = 0) -> str:
+        """What a command says: on stdout, and on stderr where it is to fail."""
+        done = subprocess.run(
+            [COMMAND, *words],
+            env={**os.environ, "VEDETTE_PORT": str(self.board.port), "COLUMNS": "90"},
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert SECRET not in done.stdout + done.stderr and "Traceback" not in done.stderr
+        return done.stdout if not code or "--json" in words else done.stderr
+
+    def deploy(self, *words: str) -> dict[str, object]:
+        return json.loads(self.vedette("deploy", "--project", str(self.project), "--json", *words))
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The flash of a board that has a version with an application that says `first`."""
+    desk = Desk(tmp_path_factory.mktemp("deployed"))
+    desk.write_app("first")
+    desk.configure()
+    try:
+        assert desk.deploy()["state"] == "runs"
+    finally:
+        desk.board.close()
+    return desk.flash
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Desk]:
+    """A desk with a board that has nothing on it."""
+    desk = Desk(tmp_path)
+    yield desk
+    desk.board.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, deployed: Path) -> Iterator[Desk]:
+    """A desk with a board that runs, and its project."""
+    shutil.copytree(deployed, tmp_path / "flash")
+    desk = Desk(tmp_path)
+    desk.write_app("first")
+    yield desk
+    desk.board.close()

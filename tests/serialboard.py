@@ -1,0 +1,206 @@
+"""A board on a serial line: the real MicroPython on a pseudo-terminal, in a folder for its flash.
+
+It does what a board does and the unix port does not: it runs boot.py and main.py at start, and
+comes back after a soft reset, in raw mode without main.py. The line can be cut and joined again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import subprocess
+import termios
+import threading
+import time
+import tty
+from pathlib import Path
+
+RAW_REPL = b"raw REPL; CTRL-B to exit\r\n"
+FRIENDLY_PROMPT = b">>> "
+WAIT_S = 20
+HOLD_S = 10  # a bound on how long the board may take to answer Ctrl-C
+
+START = """
+import sys
+sys.path[:] = ["", ".frozen"]
+for _name in %r:
+    try:
+        with open(_name) as _file:
+            _text = _file.read()
+    except OSError:
+        continue
+    try:
+        exec(_text)
+    except SystemExit:
+        raise
+    except BaseException as _error:
+        sys.print_exception(_error, sys.stdout)
+"""
+
+
+class SerialBoard:
+    def __init__(self, folder: Path, program: Path, port: Path) -> None:
+        self.folder = folder
+        self.port = port
+        self.received = 0  # bytes that came from the host
+        self._program = program
+        self._outer = -1
+        self._cut_at: int | None = None
+        self._raw = False
+        self._said = b""
+        self._order_read, self._order_write = os.pipe()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.plug()
+        self._start(("boot.py", "main.py"))
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def cut_after(self, size: int) -> None:
+        """Cut the line once the host has sent so many bytes more."""
+        self._cut_at = self.received + size
+
+    @property
+    def plugged(self) -> bool:
+        return self._outer >= 0
+
+    def plug(self) -> None:
+        """Join the line again, under the same name."""
+        outer, slave = pty.openpty()
+        tty.setraw(slave)
+        self.port.unlink(missing_ok=True)
+        self.port.symlink_to(os.ttyname(slave))
+        # The slave stays open, else the master reports a hang-up before the host opens it.
+        self._slave = slave
+        self._outer = outer
+        if hasattr(self, "_thread"):
+            os.write(self._order_write, b"n")
+
+    def power_cycle(self) -> None:
+        """Switch it off, whatever it does, and on again."""
+        os.write(self._order_write, b"p")
+
+    def wait_for(self, text: str) -> list[str]:
+        """The lines that it said since it was switched on, once one holds the text."""
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            lines = self._said.decode(errors="replace").splitlines()
+            if any(text in line for line in lines):
+                return lines
+            time.sleep(0.02)
+        raise AssertionError(f"not said within {WAIT_S} s: {text!r}, but {self._said!r}")
+
+    def close(self) -> None:
+        os.write(self._order_write, b"q")
+        self._thread.join(10)
+        self._kill()
+        self._unplug()
+        os.close(self._order_read)
+        os.close(self._order_write)
+
+    def _unplug(self) -> None:
+        if self._outer >= 0:
+            outer, self._outer = self._outer, -1
+            os.close(outer)
+            os.close(self._slave)
+        self.port.unlink(missing_ok=True)
+
+    def _start(self, files: tuple[str, ...]) -> None:
+        self._inner, slave = pty.openpty()
+        tty.setraw(slave)
+        attributes = termios.tcgetattr(slave)
+        attributes[3] |= termios.ISIG  # Ctrl-C reaches a running program
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        self._process = subprocess.Popen(
+            [self._program, "-X", "heapsize=2m", "-i", "-c", START % (files,)],
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"], "TERM": "dumb"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._inner)
+
+    def _run(self) -> None:
+        while True:
+            watched = [self._inner, self._order_read]
+            if self._outer >= 0:
+                watched.append(self._outer)
+            ready, _, _ = select.select(watched, [], [])
+            order = os.read(self._order_read, 1) if self._order_read in ready else b""
+            if order == b"q":
+                return
+            if order == b"p":
+                self._kill()
+                self._raw = False
+                self._said = b""
+                self._start(("boot.py", "main.py"))
+            elif self._inner in ready:
+                self._from_board()
+            if self._outer in ready:
+                self._from_host()
+
+    def _from_board(self) -> None:
+        try:
+            data = os.read(self._inner, 4096)
+        except OSError:  # the process ended
+            data = b""
+        if data:
+            self._tell(data)
+            return
+        self._kill()
+        self._tell(b"MPY: soft reboot\r\n")
+        self._start(("boot.py",) if self._raw else ("boot.py", "main.py"))
+        if self._raw:
+            self._until(FRIENDLY_PROMPT)
+            os.write(self._inner, b"\x01")
+            said = self._until(RAW_REPL)
+            self._tell(said[said.index(RAW_REPL) :])
+
+    def _from_host(self) -> None:
+        data = os.read(self._outer, 1024)
+        self.received += len(data)
+        if self._cut_at is not None and self.received >= self._cut_at:
+            self._cut_at = None
+            self._unplug()
+            return
+        for part in data.replace(b"\x03", b"\xff\x03\xff").split(b"\xff"):
+            if part == b"\x03":
+                self._interrupt()
+            elif part:
+                if b"\x01" in part or b"\x02" in part:
+                    self._raw = part.rfind(b"\x01") > part.rfind(b"\x02")
+                os.write(self._inner, part)
+
+    def _interrupt(self) -> None:
+        # The unix port throws away what is in its input when it enters its REPL: wait for that.
+        os.write(self._inner, b"\x03")
+        if not self._raw:
+            self._tell(self._until(FRIENDLY_PROMPT))
+
+    def _until(self, ending: bytes) -> bytes:
+        said = b""
+        while ending not in said:
+            ready, _, _ = select.select([self._inner], [], [], HOLD_S)
+            if not ready:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                return said + ending
+            try:
+                said += os.read(self._inner, 4096)
+            except OSError:
+                return said + ending
+        return said
+
+    def _tell(self, data: bytes) -> None:
+        self._said += data
+        if self._outer >= 0:
+            os.write(self._outer, data)

@@ -1,0 +1,117 @@
+"""`vedette deploy` and `vedette uninstall`: the agent on a board, and off it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vedette_tools import deployment, mpy
+from vedette_tools.board_link import BoardLink, find_port
+from vedette_tools.commands.errors import user_errors
+from vedette_tools.commands.options import AsJson, Port
+from vedette_tools.commands.progress import bar
+from vedette_tools.deployment import Plan, Start
+from vedette_tools.errors import ROLLED_BACK, CommandError
+
+START_S = 20
+
+
+@user_errors
+def deploy(
+    project: Annotated[
+        Path | None, typer.Option(help="The folder with app.py; without it, the agent alone.")
+    ] = None,
+    port: Port = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put the agent and the application on a board: what changed only, all of it or nothing.
+
+    The board starts the new version at once. If that does not come up, the one before is put back.
+    """
+    report = put(find_port(port), project, dry_run=dry_run)
+    typer.echo(json.dumps(report) if as_json else "\n".join(_lines(report)))
+
+
+def put(port: str, project: Path | None, *, dry_run: bool) -> dict[str, Any]:
+    """Deploys; returns the report. Errors: CommandError."""
+    with BoardLink(port) as link:
+        facts = link.facts()
+        march = mpy.architecture_named(facts.mpy, f"the board on {port}")
+        plan = deployment.make_plan(link, deployment.files_for(march, project))
+        report = _report(port, facts.machine, plan)
+        if dry_run:
+            return {**report, "state": "planned"}
+        if plan.unchanged:
+            return {**report, "state": "unchanged"}
+        saved = deployment.save(link, plan)
+        with bar("sending", plan.size) as progress:
+            deployment.apply(link, plan, progress)
+        configured = link.digest("config.json") is not None
+        state, said = deployment.start(link, START_S)
+    if not configured:
+        said = "there is no config.json yet: `vedette provision` makes it"
+    elif state is Start.FAILS:
+        with BoardLink(port) as link:
+            deployment.roll_back(link, saved)
+            deployment.start(link, START_S)
+        raise CommandError(
+            "the new version does not come up; the one before is in force again",
+            why=said,
+            next_step="`vedette monitor` shows what the board says",
+            code=ROLLED_BACK,
+        )
+    return {**report, "state": state.value if configured else "unconfigured", "says": said}
+
+
+@user_errors
+def uninstall(port: Port = None, as_json: AsJson = False) -> None:
+    """Remove the agent from a board. Its config.json and the agent's state stay."""
+    with BoardLink(find_port(port)) as link:
+        removed = deployment.uninstall(link)
+    if as_json:
+        typer.echo(json.dumps({"removed": removed}))
+    else:
+        typer.echo(f"removed: {', '.join(removed)}" if removed else "there was nothing to remove")
+
+
+def _report(port: str, machine: str, plan: Plan) -> dict[str, Any]:
+    return {
+        "port": port,
+        "machine": machine,
+        "version": plan.version,
+        "slot": plan.slot,
+        "bytes": plan.size,
+        "root": sorted(plan.root),
+        "send": plan.send,
+        "copy": plan.copy,
+        "keep": plan.keep,
+        "drop": plan.drop,
+    }
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    state = report["state"]
+    if state == "unchanged":
+        return [f"version {report['version']} is on {report['machine']} already"]
+    if state == "planned":
+        paths = [*report["root"], *report["send"]]
+        return [
+            f"version {report['version']} would go to {report['slot']} of {report['machine']}:",
+            *(f"  send    {path}" for path in paths),
+            *(f"  remove  {path}" for path in report["drop"]),
+            f"{report['bytes']} bytes in {len(paths)} files; {len(report['copy'])} copied on the "
+            f"board, {len(report['keep'])} there already",
+        ]
+    sent = len(report["root"]) + len(report["send"])
+    what = f"version {report['version']} is on {report['machine']}"
+    tail = {"runs": "it runs", "refuses": f"the agent does not run: {report['says']}"}
+    return [
+        f"{what}: {sent} files sent, {report['bytes']} bytes",
+        tail.get(state, report["says"]),
+    ]
