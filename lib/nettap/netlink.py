@@ -6,6 +6,7 @@ A message is a `struct nlmsghdr` of 16 bytes and a body, in the machine's byte o
 
 import socket
 import struct
+from asyncio import core
 
 from micropython import const
 
@@ -18,8 +19,8 @@ _FAMILY = const(16)  # AF_NETLINK
 _REQUEST_DUMP = const(0x301)  # NLM_F_REQUEST | NLM_F_DUMP
 _FIRST_KIND = const(16)  # below are NLMSG_DONE, NLMSG_ERROR and other control messages
 _TIMEOUT_S = const(1)
-_RECEIVE = const(4096)  # the kernel makes its messages as large as it is asked for, or a page
-_MAX_RECEIVES = const(64)  # some 2,500 sockets
+_RECEIVE = const(16384)  # the kernel fills as much as it is asked for
+_MAX_RECEIVES = const(256)
 
 
 def connect(protocol, groups=0):
@@ -36,6 +37,11 @@ def connect(protocol, groups=0):
         link.close()
         raise
     return link
+
+
+def readable(link):
+    """To be awaited: until there is something to receive. asyncio's own Stream waits so."""
+    yield core._io_queue.queue_read(link)
 
 
 def messages(data):

@@ -40,6 +40,13 @@ def destroyed():
     return netlink.connect(netlink.SOCK_DIAG, _TCP_DESTROYED)
 
 
+def received(data):
+    """Yields (data, at, end) of each socket in what `destroyed` received."""
+    for kind, at, end in netlink.messages(data):
+        if kind == _BY_FAMILY and end - at >= _MESSAGE:
+            yield data, at, end
+
+
 def state(data, at):
     return data[at + 1]
 
@@ -74,7 +81,8 @@ def inode(data, at):
 def transferred(data, at, end):
     """(bytes received, bytes sent) of a TCP socket's payload so far, modulo 2**32.
 
-    A connection that was reset may be told one byte short: its last one is taken for a FIN.
+    None of what is no more than the memory of a closed connection. A connection that was reset may
+    be told one byte short: its last one is taken for a FIN.
     """
     for kind, start, stop in netlink.attributes(data, at + _MESSAGE, end):
         if kind == _INFO and stop - start >= _BYTES_RETRANSMITTED + 8:
@@ -84,4 +92,4 @@ def transferred(data, at, end):
             if received and state(data, at) in _AFTER_FIN:
                 received -= 1
             return received, sent - again & 0xFFFFFFFF
-    return 0, 0
+    return None

@@ -83,9 +83,9 @@ def name(pid):
 
 
 def inodes(pid):
-    """The inodes of a process's open files; none where they are not ours to read."""
+    """The inodes of the open files of a process, an id or "self"; none if not ours to read."""
     found = []
-    folder = "/proc/%d/fd" % pid
+    folder = "/proc/%s/fd" % pid
     try:
         for _, entry in zip(range(_FDS_MAX), os.ilistdir(folder)):
             try:

@@ -6,10 +6,10 @@ for each, `when` in seconds of uptime; what was gone before it could be read is 
 """
 
 import asyncio
-from asyncio import core
 
 from iothub import clock
 from micropython import const
+from nettap import netlink
 
 from . import proc, process_events
 
@@ -19,15 +19,11 @@ _FORKS_MAX = const(256)
 
 
 def start(seen, polling_ms):
-    """Returns a watch: `run()` is its task, `settle()` tells of what is not decided yet."""
+    """Returns a watch: its task is `run()`, for ever; `settle()` tells of what is not decided."""
     try:
         return _Events(seen, process_events.listen())
     except OSError:  # not allowed, or a kernel or a container without them
         return _Polling(seen, polling_ms)
-
-
-def _readable(sock):
-    yield core._io_queue.queue_read(sock)  # as asyncio's own Stream waits
 
 
 class _Watch:
@@ -35,6 +31,9 @@ class _Watch:
         self.lost = 0  # times that the kernel had to drop events
         self._seen = seen
         self._forks = {}  # those that may still take up a program: what to tell, by their ids
+
+    def close(self):
+        """Ends it, once its task is cancelled."""
 
     def settle(self):
         """Tells of the forks that have not taken up a program yet."""
@@ -54,16 +53,16 @@ class _Events(_Watch):
         self._link = link
 
     async def run(self):
-        try:
-            while True:
-                await _readable(self._link)
-                try:
-                    for what, ids in process_events.read(self._link):
-                        self._take(what, ids)
-                except OSError:
-                    self.lost += 1
-        finally:
-            self._link.close()
+        while True:
+            await netlink.readable(self._link)
+            try:
+                for what, ids in process_events.read(self._link):
+                    self._take(what, ids)
+            except OSError:
+                self.lost += 1
+
+    def close(self):
+        self._link.close()
 
     def _take(self, what, ids):
         if what == process_events.FORK:

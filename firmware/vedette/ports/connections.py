@@ -1,0 +1,155 @@
+"""The connections of all programs on Linux, into the flow table, by sock_diag(7).
+
+TCP's own counters give the bytes, for every user. A connection that comes and goes between two
+looks is seen by an administrator (CAP_NET_ADMIN) only, whom the kernel tells of sockets that go.
+"""
+
+import asyncio
+import time
+
+from flowtable import IN, OUT, TCP, UDP
+from micropython import const
+from nettap import netlink, protocols, sock_diag
+
+_PERIOD_MS = const(1000)
+_SHARE = const(500)  # a look may take this part of the time
+_SOCKETS_MAX = const(1024)
+_STATES = const(0xB77)  # of TCP: all but SYN_RECV, TIME_WAIT, CLOSE, LISTEN
+_CONNECTED = const(0x2)  # of UDP
+_FAMILIES = (sock_diag.INET, sock_diag.INET6)
+_RECEIVE = const(4096)
+_LISTENING_MS = const(50)
+_MAX = const(0xFFFFFFFF)
+
+# What is kept of a socket.
+_ROUND = const(0)
+_RECEIVED = const(1)
+_SENT = const(2)
+_TOKEN = const(3)
+_FLOW = const(4)
+
+
+class Connections:
+    """`udp` says whether connected UDP sockets are to be reported as well, without bytes."""
+
+    def __init__(self, table, own, udp):
+        self._table = table
+        self._own = own
+        self._udp = udp
+        self._sockets = {}  # by cookie
+        self._round = 0
+        self._ports = self._ports_before = set()  # that listen
+        self._listened = 0
+        try:
+            self._gone = sock_diag.destroyed()
+            self._gone.setblocking(False)
+        except OSError:
+            self._gone = None
+
+    async def run(self):
+        """Runs for ever. Errors: OSError without sock_diag."""
+        while True:
+            began = time.ticks_us()
+            self._look()
+            cost_ms = time.ticks_diff(time.ticks_us(), began) // 1000
+            await asyncio.sleep_ms(max(_PERIOD_MS, cost_ms * _SHARE))
+
+    async def run_gone(self):
+        """Runs for ever: takes the last counts of each socket that goes."""
+        while self._gone:
+            await netlink.readable(self._gone)
+            try:
+                received = self._gone.recv(_RECEIVE)
+            except OSError:  # the kernel had no room for some: they are lost
+                continue
+            for data, at, end in sock_diag.received(received):
+                self._last(data, at, end)
+
+    def close(self):
+        if self._gone:
+            self._gone.close()
+
+    def _look(self):
+        self._round += 1
+        self._own.look()  # and no waiting from here on: what is own must not change
+        self._listen()
+        for family in _FAMILIES:
+            for data, at, end in sock_diag.sockets(TCP, family, _STATES, info=True):
+                self._see(TCP, data, at, end)
+            if self._udp:
+                for data, at, end in sock_diag.sockets(UDP, family, _CONNECTED):
+                    self._see(UDP, data, at, end)
+        if not self._gone or len(self._sockets) >= _SOCKETS_MAX:
+            for cookie, socket in list(self._sockets.items()):
+                if socket[_ROUND] != self._round:
+                    del self._sockets[cookie]
+
+    def _listen(self):
+        self._listened = time.ticks_ms()
+        self._ports_before = self._ports
+        self._ports = {
+            sock_diag.local(data, at)[1]
+            for family in _FAMILIES
+            for data, at, _ in sock_diag.sockets(TCP, family, 1 << sock_diag.LISTEN)
+        }
+
+    def _see(self, protocol, data, at, end):
+        cookie = sock_diag.cookie(data, at)
+        socket = self._sockets.get(cookie)
+        transferred = sock_diag.transferred(data, at, end) if protocol == TCP else (0, 0)
+        if transferred is None:
+            return
+        if socket is None:
+            if len(self._sockets) >= _SOCKETS_MAX:
+                return
+            socket = self._sockets[cookie] = self._new(protocol, data, at)
+            if self._round == 1:  # was there before: only what it does from now on counts
+                socket[_RECEIVED], socket[_SENT] = transferred
+            else:
+                self._open(socket)
+        socket[_ROUND] = self._round
+        self._count(socket, transferred)
+
+    def _last(self, data, at, end):
+        transferred = sock_diag.transferred(data, at, end)
+        socket = self._sockets.pop(sock_diag.cookie(data, at), None)
+        if socket is None:
+            lport, rport = sock_diag.local(data, at)[1], sock_diag.remote(data, at)[1]
+            if not (rport and transferred):  # it listened, or was never connected
+                return
+            age_ms = time.ticks_diff(time.ticks_ms(), self._listened)
+            if lport not in self._ports and age_ms > _LISTENING_MS:
+                self._listen()
+            socket = self._new(TCP, data, at)
+            self._open(socket)
+        self._count(socket, transferred)
+
+    def _new(self, protocol, data, at):
+        laddr, lport = sock_diag.local(data, at)
+        raddr, rport = remote = sock_diag.remote(data, at)
+        if protocol == UDP:
+            own = self._own.has_port(lport)
+        else:
+            own = self._own.has(sock_diag.inode(data, at), lport, remote)
+        heard = lport in self._ports or lport in self._ports_before
+        way = IN if protocol == TCP and heard else OUT
+        app = protocols.by_port(rport if way else lport)
+        flow = None if own else (protocol, way, laddr, lport, raddr, rport, app)
+        return [0, 0, 0, 0, flow]
+
+    def _open(self, socket):
+        if socket[_FLOW]:
+            socket[_TOKEN] = self._own.open(*socket[_FLOW])
+            if socket[_FLOW][0] == UDP:
+                self._table.count_out(socket[_TOKEN], 0)  # one sighting
+
+    def _count(self, socket, transferred):
+        received, sent = [(now - before) & _MAX for now, before in zip(transferred, socket[1:3])]
+        if received > _MAX >> 1:  # a byte too many was counted before (sock_diag.transferred)
+            received = 0
+        socket[_RECEIVED], socket[_SENT] = transferred
+        if socket[_FLOW] and (received or sent):
+            if not self._table.count_in(socket[_TOKEN], received):
+                self._open(socket)
+                self._table.count_in(socket[_TOKEN], received)
+            self._table.count_out(socket[_TOKEN], sent)

@@ -1,0 +1,63 @@
+"""Which sockets are this process's own: the tap reports their flows, so nobody else must."""
+
+from flowtable import UDP
+from micropython import const
+from nettap import sock_diag
+
+from . import proc
+
+_ANY_STATE = const(0xFFF)
+_FLOWS_MAX = const(256)
+_REMOTES_MAX = const(8)
+
+
+class Own:
+    """Told by what the tap opens in `table`; `open` is the table's own method, for others.
+
+    A socket that is open now is known by its inode. One that came and went between two looks is
+    known by its flow, as the tap has just opened it, or, if it is the agent's own and passes by
+    the tap, by its remote end, where an earlier one went as well.
+    """
+
+    def __init__(self, table):
+        self._table = table
+        self.open = table.open
+        table.open = self._opened
+        self._flows = self._flows_before = self._inodes = self._ports = set()
+        self._remotes = []
+
+    def close(self):
+        del self._table.open
+
+    def _opened(self, protocol, direction, laddr, lport, raddr, rport, app=0):
+        if len(self._flows) < _FLOWS_MAX:
+            self._flows.add(lport if protocol == UDP else (lport, raddr, rport))
+        return self.open(protocol, direction, laddr, lport, raddr, rport, app)
+
+    def look(self):
+        """Looks at what this process has open now. Errors: OSError without sock_diag."""
+        self._flows, self._flows_before = set(), self._flows
+        self._inodes = set(proc.inodes("self"))
+        self._ports = {
+            sock_diag.local(data, at)[1]
+            for family in (sock_diag.INET, sock_diag.INET6)
+            for data, at, _ in sock_diag.sockets(UDP, family, _ANY_STATE)
+            if sock_diag.inode(data, at) in self._inodes
+        }
+
+    def has(self, inode, lport, remote):
+        """Whether a TCP socket is own. `remote` is (address, port), `inode` 0 of a closed one."""
+        raddr, rport = remote
+        # The tap cannot always tell the local port.
+        tapped = any(
+            (port, raddr, rport) in flows
+            for flows in (self._flows, self._flows_before)
+            for port in (lport, 0)
+        )
+        if inode in self._inodes and not tapped and remote not in self._remotes:
+            self._remotes = self._remotes[1 - _REMOTES_MAX :] + [remote]
+        return tapped or inode in self._inodes or not inode and remote in self._remotes
+
+    def has_port(self, lport):
+        """Whether a UDP port is own."""
+        return lport in self._ports or lport in self._flows or lport in self._flows_before

@@ -1,0 +1,159 @@
+"""UDP and ICMP of all programs on Linux, packet by packet, into the flow table.
+
+packet(7), for who may (CAP_NET_RAW). A filter in the kernel lets through the beginning of each
+datagram and ICMP message, and nothing of TCP, whose bytes the kernel counts itself. What is only
+passed on, for others, is left out, and so is neighbour discovery, as ARP is.
+"""
+
+import asyncio
+import socket
+import struct
+import time
+
+import uctypes
+from flowtable import ICMP, IN, OUT, UDP
+from micropython import const
+from nettap import netlink, protocols
+
+_AF_PACKET = const(17)
+_ALL = const(3)  # ETH_P_ALL
+_SOL_SOCKET = const(1)
+_ATTACH_FILTER = const(26)
+_HEAD = const(96)  # bytes of a packet that are looked at
+_PACKETS_MAX = const(64)  # taken in one turn; then a pause, so that a flood does not take the CPU
+_PAUSE_MS = const(50)
+_FLOWS_MAX = const(256)
+_LOOK_MS = const(1000)
+_TYPE = const(10)  # in struct sockaddr_ll
+_BROADCAST = const(1)
+_MULTICAST = const(2)
+_OUTGOING = const(4)
+_IPV4 = const(20)  # bytes of the headers
+_IPV6 = const(40)
+_LOOPBACK = const(127)
+_GET_ADDRESSES = const(22)  # RTM_GETADDR, linux/rtnetlink.h
+_IFA_ADDRESS = const(1)
+_IFA_LOCAL = const(2)
+
+# Classic BPF, linux/filter.h: code u16, instructions to skip if true u8, if false u8, operand u32.
+_FILTER = (
+    (0x28, 0, 0, 0xFFFFF000),  # load the frame's protocol
+    (0x15, 6, 0, 0x86DD),  # IPv6: on to its next header
+    (0x15, 0, 11, 0x0800),  # neither: refuse
+    (0x28, 0, 0, 6),  # load the place of the fragment
+    (0x45, 9, 0, 0x1FFF),  # not the first: refuse
+    (0x30, 0, 0, 9),  # load the protocol
+    (0x15, 6, 0, 17),  # UDP: take
+    (0x15, 5, 6, 1),  # ICMP: take; else refuse
+    (0x30, 0, 0, 6),  # load the next header
+    (0x15, 3, 0, 17),  # UDP: take
+    (0x15, 0, 3, 58),  # not ICMPv6: refuse
+    (0x30, 0, 0, 40),  # load the type of the message
+    (0x35, 1, 0, 130),  # neighbours, routers, group members: refuse; errors and echoes: take
+    (0x06, 0, 0, _HEAD),
+    (0x06, 0, 0, 0),
+)
+
+
+def _open():
+    """Returns a packet socket that takes what the filter lets through. Errors: OSError."""
+    link = socket.socket(_AF_PACKET, socket.SOCK_DGRAM, 0)
+    try:
+        code = b"".join([struct.pack("HBBI", *line) for line in _FILTER])
+        program = struct.pack("HP", len(_FILTER), uctypes.addressof(code))
+        link.setsockopt(_SOL_SOCKET, _ATTACH_FILTER, program)
+        # Only now that it is filtered it is let in: struct sockaddr_ll.
+        link.bind(struct.pack("HHiHBB8s", _AF_PACKET, _ALL << 8, 0, 0, 0, 0, b""))
+        link.setblocking(False)
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def _addresses():
+    """The addresses that this system has now, as bytes. Errors: OSError."""
+    return {
+        data[start:stop]
+        for data, at, end in netlink.dump(netlink.ROUTE, _GET_ADDRESSES, bytes(8))
+        for kind, start, stop in netlink.attributes(data, at + 8, end)
+        if kind in (_IFA_ADDRESS, _IFA_LOCAL)
+    }
+
+
+class Packets:
+    """Errors: OSError where packets are not for us to see."""
+
+    def __init__(self, table, own):
+        self._table = table
+        self._own = own
+        self._link = _open()
+        self._flows = {}  # [token, direction] by flow
+        self._addresses = _addresses()
+        self._looked = time.ticks_ms()
+
+    async def run(self):
+        """Runs for ever."""
+        while True:
+            await netlink.readable(self._link)
+            for _ in range(_PACKETS_MAX):
+                try:
+                    data, address = self._link.recvfrom(_HEAD)
+                except OSError:  # no more
+                    break
+                if len(data) >= _IPV4 + 8:
+                    self._take(data, address[_TYPE])
+            else:
+                await asyncio.sleep_ms(_PAUSE_MS)
+
+    def close(self):
+        self._link.close()
+
+    def _take(self, data, kind):
+        if data[0] >> 4 == 4:
+            at = (data[0] & 15) * 4
+            protocol, size = data[9], (data[2] << 8 | data[3]) - at
+            addresses = data[12:16], data[16:20]
+        else:
+            at = _IPV6
+            protocol, size = data[6], data[4] << 8 | data[5]
+            addresses = data[8:24], data[24:40]
+        ports = 0, 0
+        if protocol == UDP:
+            sport, dport, size = struct.unpack_from(">HHH", data, at)
+            ports = sport, dport
+            size -= 8
+        way = OUT if kind == _OUTGOING else IN
+        (laddr, raddr), (lport, rport) = addresses, ports
+        if way == IN:
+            laddr, raddr, lport, rport = raddr, laddr, rport, lport
+        if kind in (_BROADCAST, _MULTICAST) or not any(laddr):
+            laddr = None
+        elif not self._is_ours(laddr):
+            return  # passed on, for others
+        if protocol == UDP and self._own.has_port(lport):
+            return
+        self._count((UDP if protocol == UDP else ICMP, laddr, lport, raddr, rport), way, size)
+
+    def _is_ours(self, address):
+        if address in self._addresses or len(address) == 4 and address[0] == _LOOPBACK:
+            return True
+        if time.ticks_diff(time.ticks_ms(), self._looked) < _LOOK_MS:
+            return False
+        self._looked = time.ticks_ms()
+        self._addresses = _addresses()
+        return address in self._addresses
+
+    def _count(self, key, way, size):
+        known = self._flows.get(key)
+        if known is None:
+            if len(self._flows) == _FLOWS_MAX:
+                self._flows.clear()
+            known = self._flows[key] = [0, way]
+        count = self._table.count_in if way == IN else self._table.count_out
+        # Each ICMP message is a hit, which `open` counts; of UDP, each count is one.
+        if key[0] == ICMP or not count(known[0], size):
+            protocol, laddr, lport, raddr, rport = key
+            app = protocols.by_port(rport if known[1] == OUT else lport)
+            known[0] = self._own.open(protocol, known[1], laddr, lport, raddr, rport, app)
+            count(known[0], size)

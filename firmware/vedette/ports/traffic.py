@@ -1,0 +1,37 @@
+"""What other programs on this Linux system send and receive, into the flow table.
+
+The tap sees what this process does, and knows more of it: these flows are left to it.
+"""
+
+import asyncio
+
+from .. import log
+from .connections import Connections
+from .keep import keep
+from .own import Own
+from .packets import Packets
+
+
+class Traffic:
+    """Runs from when it is made until `stop()`, as far as this process may look."""
+
+    def __init__(self, agent, table):
+        self._own = Own(table)
+        try:
+            self._packets = Packets(table, self._own)
+        except OSError:
+            self._packets = None
+            log.info("may not see packets: no ICMP, no bytes of UDP")
+        self._connections = Connections(table, self._own, not self._packets)
+        runs = [self._connections.run, self._connections.run_gone]
+        if self._packets:
+            runs.append(self._packets.run)
+        self._tasks = [asyncio.create_task(keep(agent, "traffic", run)) for run in runs]
+
+    def stop(self):
+        for task in self._tasks:
+            task.cancel()
+        for part in (self._packets, self._connections):
+            if part:
+                part.close()
+        self._own.close()
