@@ -26,9 +26,12 @@ test: setup-32 ## all quick tests, on the 64-bit and the 32-bit MicroPython
 test-faults: setup-32 ## the long rounds: killing, fuzzing, load (many minutes)
 	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest -m slow
 
-test-sdk: setup ## the local hub against Microsoft's Python and Node SDKs, in environments of their own
+build/sdk/done: tests/sdk/requirements.txt
 	@$(PYTHON) -m venv build/sdk
 	@build/sdk/bin/pip install --quiet --require-hashes -r tests/sdk/requirements.txt
+	@touch $@
+
+test-sdk: setup build/sdk/done ## the local hub against Microsoft's Python and Node SDKs, in environments of their own
 	@mkdir -p build/sdk-node && cp tests/sdk/package.json tests/sdk/package-lock.json build/sdk-node
 	@cd build/sdk-node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@PYTHONPATH=tools build/sdk/bin/python -m pytest tests/sdk -m slow -W ignore
@@ -36,7 +39,7 @@ test-sdk: setup ## the local hub against Microsoft's Python and Node SDKs, in en
 test-32: setup-32 ## the device tests on the 32-bit MicroPython only
 	@VEDETTE_LANES=32 $(BIN)/python -m pytest tests/unit
 
-bench: setup-32 ## the figures against their budgets; ONLY=tap for some, CI=1 as CI holds them
+bench: setup-32 build/sdk/done ## the figures against their budgets; ONLY=tap for some, CI=1 as CI holds them
 	@$(BIN)/python tests/bench/run.py $(if $(CI),--ci) $(if $(ONLY),--only $(ONLY))
 
 lint: setup ## ruff, codespell, mypy

@@ -11,8 +11,10 @@ from hubfixture import LocalHub
 
 
 @contextmanager
-def running_hub(folder: Path) -> Iterator[LocalHub]:
-    hub = LocalHub(folder / "hub")
+def running_hub(
+    folder: Path, *, listen: str = "127.0.0.1", ports: tuple[int, int] = (0, 0)
+) -> Iterator[LocalHub]:
+    hub = LocalHub(folder / "hub", listen=listen, ports=ports)
     hub.start()
     try:
         yield hub

@@ -34,6 +34,9 @@ IDLE_WARM_UP_S = 5
 IDLE_S = 10
 IDLE_RUNS = 3
 SOAK_INTERVALS = 100_000
+FIRST_ACK_PAIRS = 9
+SDK = mpy.ROOT / "build/sdk/bin/python"
+SDK_ADDRESS = "127.0.0.5"  # device SDKs know no port but 8883
 
 
 @measure(Budget("agent.mpy_bytes", "B", 48 * 1024))
@@ -89,6 +92,38 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of a process, from proc(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@measure(Budget("agent.first_ack", "x", 0.7))
+def first_ack() -> Samples:
+    if not SDK.exists():
+        raise RuntimeError("Microsoft's SDK is not there: make build/sdk/done")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_hub(Path(folder), listen=SDK_ADDRESS, ports=(8883, 0)) as hub,
+    ):
+        arguments = (hub.create_device("first"), str(der(hub.ca, Path(folder))))
+        ours, environment = command("agent_first_ack.py", *arguments, compiled=True)
+        script = Path(__file__).with_name("sdk_first_ack.py")
+        theirs = [str(SDK), str(script), hub.create_device("sdk"), str(hub.ca)]
+
+        def seconds(words: list[str], environment: dict[str, str] | None = None) -> float:
+            began = time.perf_counter()
+            with subprocess.Popen(
+                words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+            ) as process:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                took = time.perf_counter() - began
+            if line != "acknowledged\n":
+                raise RuntimeError(f"{words[1]} had nothing acknowledged")
+            return took
+
+        return {
+            "agent.first_ack": [
+                seconds(ours, environment) / seconds(theirs) for _ in range(FIRST_ACK_PAIRS)
+            ]
+        }
 
 
 @measure(Budget("soak.heap_slope", "B", 0))
