@@ -28,6 +28,7 @@ Process_CacheSize integer 256 16 256 1
 Process_PollingInterval integer 100000 50000 60000000 1
 Baseline_GroupsDisabled text  1024
 Baseline_ChecksDisabled numbers  1024
+Baseline_CustomChecks checks  2048
 SystemInformation_HardwareVendor text  128
 SystemInformation_HardwareModel text  128
 SystemInformation_HardwareSerialNumber text  128

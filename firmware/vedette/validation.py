@@ -49,12 +49,24 @@ def _check(value, kind, limits):
         raise Refused("must be a string")
     elif kind == "intervals":
         intervals(value)
+    elif kind == "checks":
+        _check_checks(value, int(limits[0]))
     else:
         if len(value) > int(limits[0]) or min(value or " ") < " ":
             raise Refused("must have at most %s characters, no control characters" % limits[0])
         numbers = [part for number in value.split(",") for part in number.strip().split(".")]
         if kind == "numbers" and value and not all(part.isdigit() for part in numbers):
             raise Refused('must be check numbers separated by commas, such as "3.3.5,2.2.1.1"')
+
+
+def _check_checks(text, limit):
+    from .baseline import malformed
+
+    if len(text) > limit or min(text.replace("\n", " ") or " ") < " ":
+        raise Refused("must have at most %d characters, none of control but newline" % limit)
+    problem = malformed(text)
+    if problem:
+        raise Refused(problem)
 
 
 def intervals(value):

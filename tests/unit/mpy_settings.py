@@ -30,6 +30,7 @@ def test_every_key_of_the_contract_has_its_default():
         "Process_PollingInterval": 100000,
         "Baseline_GroupsDisabled": "",
         "Baseline_ChecksDisabled": "",
+        "Baseline_CustomChecks": "",
         "IothubModule_MessageTimeout": 2880,
         "Message_Format": "columns",
         "Message_MaxSize": 65536,
@@ -120,6 +121,23 @@ def test_texts_have_a_length_and_no_control_characters():
     assert _reason("Baseline_ChecksDisabled", "") is None
     for bad in ("3..5", "a", "1,,2", "1.", ","):
         assert "check numbers" in _reason("Baseline_ChecksDisabled", bad), bad
+
+
+def test_checks_of_ones_own_are_told_what_is_wrong_with_them():
+    good = "App-1.1|High|file /etc/app.key 600|The key is private|chmod 600 it"
+    good += "\nNetwork-2.8||listening 80||"
+    for text in ("", good, good + "\n"):
+        assert _reason("Baseline_CustomChecks", text) is None, text
+    for text, reason in (
+        ("App-1.1|High|file", "5 fields, separated by |, in line 1"),
+        (good + "\n1.1|High|file|a|b", "must begin line 3 with a group"),
+        ("App-1.x|High|file|a|b", "must begin line 1 with a group"),
+        ("App-1.1|Urgent|file|a|b", "severity High, Medium or Low in line 1"),
+        ("App-1.1|High|file|a\0|b", "2048 characters, none of control"),
+        ("App-1.1|High|file|a|" + "b" * 2048, "2048 characters"),
+        (["App-1.1|High|file|a|b"], "must be a string"),
+    ):
+        assert reason in _reason("Baseline_CustomChecks", text), (text, reason)
 
 
 def test_null_means_the_default_and_unknown_keys_are_told():

@@ -59,11 +59,11 @@ def malformed(text):
         count += 1
         group, _, number = fields[0].partition("-")
         if len(fields) != _FIELDS:
-            return "line %d must have 5 fields, separated by |" % count
+            return "must have 5 fields, separated by |, in line %d" % count
         if not group.isalpha() or not all([part.isdigit() for part in number.split(".")]):
-            return 'line %d must begin with a group and a number, such as "Network-2.8"' % count
+            return 'must begin line %d with a group and a number, such as "Network-2.8"' % count
         if fields[1] and fields[1] not in SEVERITIES:
-            return "line %d: the severity must be High, Medium or Low" % count
+            return "must have severity High, Medium or Low in line %d" % count
     return ""
 
 
