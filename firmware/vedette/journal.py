@@ -34,8 +34,11 @@ class Journal:
 
     def load(self):
         """Fills the outbox, which is empty yet, with what the file holds, and `day`."""
-        self.errors = cold.call("restore", "load", self._path, self._outbox, self._day)
-        if not self.errors:
+        damaged = cold.call("restore", "load", self._path, self._outbox, self._day)
+        if damaged:
+            self.errors = damaged
+            log.warning("the journal was damaged in %d places; the rest is kept" % damaged)
+        elif damaged == 0:
             self._saved = self._outbox.revision
 
     async def run(self):

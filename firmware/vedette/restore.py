@@ -16,9 +16,9 @@ _WHEN = const(7)
 
 
 def load(path, outbox, day):
-    """Fills the outbox and `day` with what is whole in the file; returns how much was not.
+    """Fills the outbox and `day` with what is whole in the file.
 
-    A record whose time of collection nobody can know any more gets that of the start.
+    Returns how many places were not, or found no room; None where there is no file. A record whose time of collection nobody can know any more gets that of the start.
     """
     try:
         try:
@@ -32,7 +32,7 @@ def load(path, outbox, day):
             finally:
                 outbox.release()
     except OSError as error:
-        return int(error.errno != errno.ENOENT)
+        return None if error.errno == errno.ENOENT else 1
 
 
 def _read(file, outbox, day):
