@@ -16,13 +16,11 @@ def quote(text):
 
 def unquote(text):
     """The reverse of `quote`. ValueError when `text` is not rightly encoded."""
-    if "%" not in text:
-        return text
     parts = text.split("%")
-    out = bytearray(parts[0].encode())
-    for part in parts[1:]:
+    out = bytearray(parts.pop(0).encode())
+    for part in parts:
         if len(part) < 2:
-            raise ValueError("percent-encoding")
+            raise ValueError
         out.append(int(part[:2], 16))
         out.extend(part[2:].encode())
     return out.decode()

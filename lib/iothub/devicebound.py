@@ -3,16 +3,24 @@
 Source: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
 """
 
+import asyncio
+
+from micropython import const
+
 from . import bag
+from .errors import HubError
 
 _TOPIC = "/messages/devicebound/"
+_PUBACK = const(0x40)
+_ACKS = const(64)  # that wait for a packet to end: more than a hub has under way (50)
 
 
 class Devicebound:
-    def __init__(self, client, mqtt):
-        self._guard = client.guard
-        self._acknowledge = mqtt.acknowledge
+    def __init__(self, client):
+        self._client = client
         self._callbacks = []
+        self._received = []  # packet ids that are to be acknowledged
+        self._task = None
         client.route(_TOPIC, 1, self._on_message)
 
     def add(self, callback):
@@ -23,6 +31,22 @@ class Devicebound:
             if payload is not None:
                 properties = bag.decode(topic.partition(_TOPIC)[2])
                 for callback in self._callbacks:
-                    self._guard(callback, payload, properties)
+                    self._client.guard(callback, payload, properties)
+        finally:  # also what cannot be read is acknowledged: it would come for ever
+            if packet_id and len(self._received) < _ACKS:
+                self._received.append(packet_id)
+                if not self._task or self._task.done():
+                    self._task = asyncio.create_task(self._acknowledge())
+
+    async def _acknowledge(self):
+        received = self._received
+        try:
+            while received:
+                parts = (received[0].to_bytes(2, "big"),)
+                if not await self._client.mqtt.write(_PUBACK, parts):
+                    break
+                received.pop(0)
+        except HubError:
+            pass
         finally:
-            self._acknowledge(packet_id)  # also what cannot be read: it would come for ever
+            received.clear()  # what was not acknowledged comes again after the next connect

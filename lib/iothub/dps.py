@@ -5,19 +5,19 @@ Source: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-dps
 
 import asyncio
 import json
-from time import ticks_add, ticks_ms
 
 from micropython import const
 
-from . import bag, clock
-from .credentials import Credentials, decode_key, hmac_sha256, sas, split_host
-from .errors import HubError
-from .mqtt import Reply
+from . import bag
+from .credentials import Credentials
+from .errors import HubError, cold
+from .keys import decode_key, hmac_sha256, split_host
+from .mqtt import PUBLISH, Session, due
 
 _RESPONSES = "$dps/registrations/res/"
 _REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid=%d"
 _POLL = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=%d&operationId=%s"
-_ANSWER_MS = const(30000)
+_ANSWER_S = const(30)
 _POLLS = const(40)
 _RETRY_S = const(3)  # between polls, where the service does not say
 _MAX_RETRY_S = const(30)
@@ -32,6 +32,8 @@ class Provisioning:
     Errors: HubError "credentials".
     """
 
+    policy = "registration"
+
     def __init__(
         self,
         scope,
@@ -45,79 +47,93 @@ class Provisioning:
         self.host, self.port = split_host(host)
         self.client_id = registration_id
         self.certificate = certificate
-        self.routes = ((_RESPONSES, 0, self._on_response),)
-        self._registration = scope + "/registrations/" + registration_id
-        self.user = self._registration + "/api-version=2019-03-31"
-        self._key = decode_key(key) if key else None
+        self.resource = scope + "/registrations/" + registration_id
+        self.user = self.resource + "/api-version=2019-03-31"
+        self.key = decode_key(key) if key else None
         if group_key:
-            self._key = hmac_sha256(decode_key(group_key), registration_id.encode())
+            self.key = hmac_sha256(decode_key(group_key), registration_id.encode())
         self._store = store
-        self._rid = 0
-        self._replies = None
+        self._try_known = True  # the hub that was assigned before, without asking
+        self._session = None
 
     def password(self, lifetime):
         """As that of Credentials."""
-        if self.certificate:
-            return None
-        return sas(self._registration, self._key, clock.unix() + lifetime, "registration")
+        return cold("keys", "token", self, lifetime)
 
-    def remembered(self):
-        """The Credentials of the last assignment, or None."""
+    async def assign(self, client):
+        """The Credentials for the device's hub: as remembered, or as the service says.
+
+        The service is asked when the remembered hub did not do; when the service does not answer,
+        the remembered hub has the next try. Errors: HubError.
+        """
+        if self._try_known:
+            self._try_known = False
+            known = self._remembered()
+            if known:
+                return known
+        self._try_known = True
+        self._session = Session(self._on_tick, self._on_response, client.stats, client.mqtt.socket)
+        self._assigned = None
+        await self._session.run(self, client.roots)
+        self._try_known = False
+        return self._assigned
+
+    def _on_tick(self, new):
+        if new:
+            asyncio.create_task(self._register())
+
+    async def _register(self):
+        session = self._session
         try:
-            with open(self._store) as file:
-                kept = json.load(file)
-            if kept["registration"] == self._registration:
-                return self._credentials(kept)
-        except (OSError, ValueError, KeyError, TypeError, HubError):
-            pass  # no store, none yet, or not whole: the service will say it again
-        return None
+            await session.subscribe([(_RESPONSES + "#", 0)])
+            self._assigned = await self._poll(session)
+            session.renew = True
+        except Exception as e:
+            session.fault = e
 
-    async def register(self, mqtt):
-        """Asks the service, over a session with it; the Credentials for the assigned hub."""
-        self._replies = mqtt.replies
+    async def _poll(self, session):
         body = json.dumps({"registrationId": self.client_id}).encode()
         operation = None
         for _ in range(_POLLS):
-            self._rid += 1
-            topic = _POLL % (self._rid, operation) if operation else _REGISTER % self._rid
-            status, answer, wait = await self._ask(mqtt, topic, b"" if operation else body)
+            number = session.number()
+            if operation:
+                topic, body = _POLL % (number, operation), b""
+            else:
+                topic = _REGISTER % number
+            answer = await session.ask(number, due(_ANSWER_S), PUBLISH, (topic,), len(body), body)
+            if answer is None:
+                raise HubError("closed")
+            status, answer, wait = answer
             state = answer.get("status")
             if status == 200 and state == "assigned":
-                return self._assigned(answer["registrationState"])
+                return self._accept(answer["registrationState"])
             if status not in (200, 202, 429) or state in ("failed", "disabled"):
-                text = "the provisioning service assigns no hub (%d %s)" % (status, state or "")
-                raise HubError("refused", text)
+                raise HubError("refused", "registration: %d %s" % (status, state or ""))
             operation = answer.get("operationId", operation)
             await asyncio.sleep(min(wait, _MAX_RETRY_S))
-        raise HubError("timeout", "the provisioning service takes too long to assign a hub")
-
-    async def _ask(self, mqtt, topic, body):
-        reply = mqtt.replies[-self._rid] = Reply()
-        reply.expect(ticks_add(ticks_ms(), _ANSWER_MS))
-        try:
-            await mqtt.publish(topic, body)
-            return await reply.get()
-        finally:
-            del mqtt.replies[-self._rid]
+        raise HubError("timeout", "registration")
 
     def _on_response(self, topic, payload, _packet_id):
         status, _, query = topic[len(_RESPONSES) :].partition("/?")
-        query = bag.decode(query)
-        reply = self._replies.get(-int(query["$rid"]))
-        if reply:
-            answer = json.loads(payload) if payload else {}
-            reply.give((int(status), answer, int(query.get("retry-after", _RETRY_S))))
+        try:
+            query = bag.decode(query)
+            reply = self._session.replies.get(int(query["$rid"]))
+            if reply:
+                answer = json.loads(payload) if payload else {}
+                reply.give((int(status), answer, int(query.get("retry-after", _RETRY_S))))
+        except (KeyError, ValueError):
+            raise HubError("protocol", "registration")
 
-    def _assigned(self, state):
+    def _accept(self, state):
         try:
             kept = {
-                "registration": self._registration,
+                "registration": self.resource,
                 "hub": state["assignedHub"],
                 "device": state["deviceId"],
             }
             credentials = self._credentials(kept)
         except (KeyError, TypeError):
-            raise HubError("protocol", "the provisioning service names no hub")
+            raise HubError("protocol", "no hub is named")
         if self._store:
             try:
                 with open(self._store, "w") as file:
@@ -126,8 +142,16 @@ class Provisioning:
                 pass  # a full or read-only file system: it is asked again at the next start
         return credentials
 
+    def _remembered(self):
+        try:
+            with open(self._store) as file:
+                kept = json.load(file)
+            if kept["registration"] == self.resource:
+                return self._credentials(kept)
+        except (OSError, ValueError, KeyError, TypeError, HubError):
+            pass  # no store, none yet, or not whole: the service will say it again
+        return None
+
     def _credentials(self, kept):
         host, port = split_host(kept["hub"])
-        return Credentials(
-            host, kept["device"], self._key, port=port, certificate=self.certificate
-        )
+        return Credentials(host, kept["device"], self.key, port=port, certificate=self.certificate)

@@ -1,16 +1,31 @@
-class HubError(Exception):
-    """Why the hub could not be reached or refused something.
+"""What goes wrong, and how code is run that is seldom needed."""
 
-    `code` is one of: "clock-not-set", "credentials", "dns", "unreachable", "certificate",
-    "host-name", "refused", "timeout", "closed", "protocol", "too-large", "throttled", "rejected",
-    "server", "writer", "memory", "stopped", "internal". `text` says what is wrong and what to do.
-    Neither ever holds a key or a token.
+import sys
+
+
+def cold(module, name, *args):
+    """Calls `name` of iothub.`module`, which is loaded for that and leaves the heap afterwards."""
+    path = "iothub." + module
+    kept = path in sys.modules
+    try:
+        return getattr(__import__(path, None, None, (name,)), name)(*args)
+    finally:
+        if not kept and path in sys.modules:
+            del sys.modules[path]
+            delattr(sys.modules["iothub"], module)
+
+
+class HubError(Exception):
+    """Why the hub could not be reached, or refused something.
+
+    `code` is one of those in reasons.py; `detail`, if any, what it was about (a host, a number).
+    As a str it says what is wrong and what to do. It never holds a key or a token.
     """
 
-    def __init__(self, code, text):
-        super().__init__(code, text)
+    def __init__(self, code, detail=None):
+        super().__init__(code, detail)
         self.code = code
-        self.text = text
+        self.detail = detail
 
     def __str__(self):
-        return self.code + ": " + self.text
+        return cold("reasons", "text", self.code, self.detail)

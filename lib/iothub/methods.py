@@ -10,21 +10,21 @@ from micropython import const
 
 from . import bag
 from .errors import HubError
+from .mqtt import PUBLISH
 
 _REQUESTS = "$iothub/methods/POST/"
 _ANSWER = "$iothub/methods/res/%d/?$rid=%s"
-_WAITING = const(4)  # calls that wait for one that runs; the hub is told 503 for more
+_WAITING = const(4)  # calls that run or wait; the hub is told 503 for more
 _RUN_S = const(300)  # for a handler: the hub does not wait longer
 _MAX_ANSWER = const(131072)  # bytes: the hub's limit
 
 
 class Methods:
-    def __init__(self, client, mqtt):
-        self._guard = client.guard
-        self._mqtt = mqtt
+    def __init__(self, client):
+        self._client = client
         self._handlers = {}
         self._calls = []
-        self._running = False
+        self._task = None
         client.route(_REQUESTS, 0, self._on_request)
 
     def add(self, name, handler):
@@ -52,36 +52,35 @@ class Methods:
             asyncio.create_task(self._answer(rid, refusal[0], {"error": refusal[1]}))
             return
         self._calls.append((rid, handler, payload))
-        if not self._running:
-            self._running = True
-            asyncio.create_task(self._run())
+        if not self._task or self._task.done():
+            self._task = asyncio.create_task(self._run())
 
     async def _run(self):
         while self._calls:
-            rid, handler, payload = self._calls[0]
-            outcome = self._guard(handler, payload)
-            if hasattr(outcome, "send"):
-                outcome = await self._finish(outcome)
-            if not isinstance(outcome, tuple):
-                outcome = 500, {"error": "the method failed"}
-            await self._answer(rid, *outcome)
-            self._calls.pop(0)
-        self._running = False
+            try:
+                await self._serve(*self._calls[0])
+            finally:
+                self._calls.pop(0)
 
-    async def _finish(self, coroutine):
+    async def _serve(self, rid, handler, payload):
+        status, answer = 500, {"error": "the method failed"}
         try:
-            return await asyncio.wait_for(coroutine, _RUN_S)
+            outcome = handler(payload)
+            if hasattr(outcome, "send"):
+                outcome = await asyncio.wait_for(outcome, _RUN_S)
+            status, answer = int(outcome[0]), outcome[1]
         except asyncio.TimeoutError:
-            return 504, {"error": "the method took too long"}
+            status, answer = 504, {"error": "the method took too long"}
         except Exception as e:
-            self._guard(_raise, e)
+            self._client.guard(_raise, e)
+        await self._answer(rid, status, answer)
 
     async def _answer(self, rid, status, answer):
         body = json.dumps(answer).encode()
         if len(body) > _MAX_ANSWER:
             status, body = 500, b'{"error":"the answer is too large"}'
         try:
-            await self._mqtt.publish(_ANSWER % (status, rid), body)
+            await self._client.mqtt.write(PUBLISH, (_ANSWER % (status, rid),), len(body), body)
         except HubError:
             pass  # the hub has told its caller that the device is gone
 

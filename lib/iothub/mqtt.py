@@ -11,266 +11,332 @@ from time import ticks_add, ticks_diff, ticks_ms
 from micropython import const
 from umqtt.simple import MQTTClient
 
-from .errors import HubError
+from . import bag, clock
+from .errors import HubError, cold
+from .link import Link
 
+PUBLISH = const(0x30)  # the first byte of packets that are written
+_PUBLISH_QOS1 = const(0x32)
 _CONNECT = const(0x10)
-_CONNACK = const(0x20)
-_PUBLISH = const(0x30)
-_PUBACK = const(0x40)
 _SUBSCRIBE = const(0x82)
-_SUBACK = const(0x90)
-_PINGRESP = const(0xD0)
 _DUP = const(0x08)
-_QOS1 = const(0x02)
+_CONNACK = const(2)  # the kinds of packets that are read
+_PUBLISH = const(3)
+_PUBACK = const(4)
+_SUBACK = const(9)
+_PINGRESP = const(13)
 
-_RX = const(1024)  # bytes read at once; a longer message is read into a buffer of its own
+_RX = const(512)  # bytes read at once; a longer message is read into a buffer of its own
 _WINDOW = const(8)  # messages in flight
-_ACKS = const(64)  # that wait for a packet to end: more than a hub has under way (50)
+_TICK_MS = const(500)
 _PAUSE_MS = const(10)
+_ANSWER_S = const(30)
+_CONNECT_S = const(30)  # from the first packet to the hub's acceptance
 _STALL_MS = const(20000)  # without progress in writing
 _PONG_MS = const(20000)  # for the answer to a ping, or half of the keep-alive time
+_MAX_KEEPALIVE = const(1177)  # the hub cuts at 1.5 times, and at 1767 s in any case
+_MAX_JUMP_S = const(30)  # that the wall clock may move against the uptime under a token
+
+
+def due(seconds):
+    """`ticks_ms` in so many seconds."""
+    return ticks_add(ticks_ms(), int(seconds * 1000))
+
+
+async def wait_until(event, limit):
+    """Waits for an asyncio.Event; HubError "timeout" at `limit` (`ticks_ms`)."""
+    if not event.is_set():
+        try:
+            await asyncio.wait_for_ms(event.wait(), max(0, ticks_diff(limit, ticks_ms())))
+        except asyncio.TimeoutError:
+            raise HubError("timeout", "not connected")
 
 
 class Reply(asyncio.Event):
-    """Something awaited from the hub, until `due` (`ticks_ms`)."""
-
-    asked = True  # false while the question itself still waits for a connection
-
-    def expect(self, due):
-        self.clear()
-        self.due = due
+    """What is awaited from the hub, until `limit` (`ticks_ms`)."""
 
     def give(self, value):
-        """Ends the wait. A HubError is raised there."""
+        """Ends the wait; a HubError is raised there."""
         self.value = value
         self.set()
 
-    async def get(self):
-        await self.wait()
-        if isinstance(self.value, HubError):
-            raise self.value
-        return self.value
 
+class Session(MQTTClient):
+    """MQTT sessions with a hub, one at a time. The options are those of HubClient.
 
-async def wait_until(event, due):
-    """Waits for an asyncio.Event; HubError "timeout" at `due` (`ticks_ms`)."""
-    if not event.is_set():
-        try:
-            await asyncio.wait_for_ms(event.wait(), max(0, ticks_diff(due, ticks_ms())))
-        except asyncio.TimeoutError:
-            raise HubError("timeout", "not connected in time")
-
-
-class Mqtt(MQTTClient):
-    """One MQTT session at a time over `link`.
-
-    `on_up()` is called when the hub has accepted the client, and for each message
-    `on_message(topic, payload, packet_id)`: payload is a memoryview that is valid only during the
-    call, or None when the message was over `max_message` bytes; packet_id is 0, or for QoS 1 what
-    `acknowledge` takes.
+    `on_tick(new)` is called when the hub has accepted the client, and about twice a second from
+    then on; `on_message(topic, payload, packet_id)` for each message: payload is a memoryview that
+    is valid only during the call, or None when the packet was over `max_message` bytes; packet_id
+    is 0 for QoS 0. `stats` are HubClient's.
     """
 
-    def __init__(self, link, keepalive, max_message, on_up, on_message):
-        super().__init__("", "", keepalive=keepalive)
-        self.sock = link  # umqtt's writers collect into it
+    def __init__(
+        self,
+        on_tick,
+        on_message,
+        stats,
+        socket=None,
+        keepalive=240,
+        clean_session=False,
+        model_id=None,
+        max_message=8192,
+        token_lifetime=3600,
+    ):
+        super().__init__("", "", keepalive=min(keepalive, _MAX_KEEPALIVE))
+        self.sock = Link()  # umqtt's writers collect into it
+        self.socket = socket
+        self.clean_session = clean_session
+        self.model = "&model-id=" + bag.quote(model_id) if model_id else ""
+        self.lifetime = token_lifetime
         self.alive = False  # from CONNACK until the connection ends
         self.up = asyncio.Event()  # set by the owner while messages of QoS 1 may be sent
         self.prefix = ""  # of their topics; it may be another after a reconnect
-        self.stats = {"sent": 0, "acked": 0, "retried": 0, "pings": 0, "oversized": 0}
-        # What is awaited, by packet id; negative numbers are for answers that come as messages.
-        self.replies = {}
-        self._on_up = on_up
+        self.renew = False  # the connection is to be replaced
+        self.fault = None  # the exception that ends the connection
+        self.since = None  # uptime when the hub accepted the client
+        self.replies = {}  # what is awaited, by number
+        self.stats = stats
+        self._on_tick = on_tick
         self._on_message = on_message
         self._max_message = max_message
         self._sending = asyncio.Lock()  # held while a packet is written
-        self._unsent_acks = []
+        self._left = 0  # bytes that the writer of a message has yet to write
         self._window = _WINDOW
-        self._spare = []
         self._room = asyncio.Event()
-        self._rx = bytearray(_RX)
-        self._header = bytearray(5)
-        self._heard = self._spoke = 0
-        self._pinged = None
+        self._rx = memoryview(bytearray(_RX))
+        self._heard = self._spoke = 0  # ticks_ms
+        self._pinged = None  # ticks_ms of a ping that is not answered
 
-    async def _write(self, first, parts, length=0, body=None, writer=None):
-        """Writes a packet: `parts` (text has its length before it), then `length` bytes.
+    # --- one connection ---
+
+    async def run(self, identity, roots):
+        """Keeps one connection as `identity`: returns when it is to be replaced, or HubError."""
+        if not clock.is_set():
+            raise HubError("clock-not-set", "it says " + clock.utc(clock.unix()))
+        self.fault = self.since = self._pinged = None
+        self.renew = False
+        begun = clock.uptime()
+        offset = clock.unix() - begun
+        over = None
+        talk = asyncio.create_task(self._talk(identity, roots))
+        try:
+            while True:
+                await asyncio.sleep_ms(_TICK_MS)
+                self.check()
+                now = clock.uptime()
+                if self.fault:
+                    raise self.fault
+                if not self.alive:
+                    if self.since is not None:
+                        raise HubError("closed")
+                    if now - begun > _CONNECT_S:
+                        raise HubError("timeout", "not accepted")
+                elif (
+                    self.renew
+                    or (now - begun) * 4 >= self.lifetime * 3
+                    or abs(clock.unix() - now - offset) > _MAX_JUMP_S
+                ):
+                    await self._pause()
+                    self._goodbye()
+                    return
+                else:
+                    self._on_tick(False)
+        except asyncio.CancelledError:
+            over = HubError("stopped")
+            self._goodbye()
+            raise
+        finally:
+            talk.cancel()
+            self.end(over)
+
+    async def _talk(self, identity, roots):
+        try:
+            await cold("connecting", "connect", self, identity, roots)
+            await self.read()
+        except Exception as e:
+            self.fault = e
+
+    async def _pause(self):
+        """Lets no new message be sent, and waits until what was sent is answered."""
+        self.up.clear()
+        limit = due(self.lifetime / 20)
+        while (self.replies or self._sending.locked()) and ticks_diff(limit, ticks_ms()) > 0:
+            await asyncio.sleep_ms(_PAUSE_MS)
+
+    def _goodbye(self):
+        """DISCONNECT, if that can be written at once."""
+        if self.alive and not self._sending.locked() and not self.sock.collected:
+            self.sock.write(b"\xe0\0")
+            try:
+                self.sock.push()
+            except HubError:
+                pass
+
+    def end(self, error=None):
+        """Closes the connection; whoever waits for an answer is told `error`, else "closed"."""
+        self.alive = False
+        self.up.clear()
+        self.sock.close()
+        for reply in self.replies.values():
+            reply.give(error or HubError("closed"))
+
+    def check(self):
+        """What is due: called about twice a second. HubError when the hub is silent."""
+        now = ticks_ms()
+        link = self.sock
+        late = False
+        for reply in self.replies.values():
+            if ticks_diff(now, reply.limit) > 0:
+                late = True
+                reply.give(HubError("timeout"))
+        if link.since is not None and ticks_diff(now, link.since) > _STALL_MS:
+            raise HubError("timeout", "the hub does not read")
+        if self._pinged is not None:
+            if ticks_diff(now, self._pinged) > min(self.keepalive * 500, _PONG_MS):
+                raise HubError("timeout", "the hub is silent")
+        elif self.alive and not self._sending.locked():
+            quiet = max(ticks_diff(now, self._heard), ticks_diff(now, self._spoke))
+            if not link.collected and (late or quiet > self.keepalive * 750):
+                self._pinged = self._spoke = now
+                self.ping()
+            if link.collected:
+                link.push()
+
+    # --- writing ---
+
+    async def write(self, first, parts, length=0, content=b""):
+        """Writes a packet: `parts` (a str has its length before it), then `length` bytes, which
+        are `content`, or what that writes when it is called with a coroutine function to do so.
 
         False, and nothing is written, when there is no session for it.
         """
+        async with self._sending:
+            if not self.alive and first != _CONNECT:
+                return False
+            whole = False
+            try:
+                await self._write(first, parts, length, content)
+                whole = True
+            finally:
+                if not whole:  # nothing can follow half a packet
+                    self.end()
+            return True
+
+    async def _write(self, first, parts, length, content):
+        link = self.sock
+        if link.collected:
+            await link.flush()
         size = length
         for part in parts:
             size += len(part) + 2 if isinstance(part, str) else len(part)
-        link = self.sock
-        await self._sending.acquire()
-        if first & 0xF2 == _PUBLISH | _QOS1:
-            ready = self.up.is_set()
+        header = bytearray((first,))
+        while size > 127:
+            header.append(size & 127 | 128)
+            size >>= 7
+        header.append(size)
+        link.write(header)
+        for part in parts:
+            if isinstance(part, str):
+                self._send_str(part.encode())
+            else:
+                link.write(part)
+        if not callable(content):
+            await link.put(content)
         else:
-            ready = self.alive or first == _CONNECT
-        if not ready:
-            self._sending.release()
-            return False
-        whole = False
-        try:
-            if link.collected:
-                await link.flush()
-            header = self._header
-            header[0] = first
-            n = 1
-            while size > 127:
-                header[n] = size & 127 | 128
-                size >>= 7
-                n += 1
-            header[n] = size
-            link.write(header, n + 1)
-            for part in parts:
-                if isinstance(part, str):
-                    self._send_str(part.encode())
-                else:
-                    link.write(part)
-            if body:
-                await link.put(body)
-            elif writer:
-                await self._stream(writer, length)
-            await link.flush()
-            whole = True
-            self._spoke = ticks_ms()
-        finally:
-            self._sending.release()
-            if not whole:  # nothing can follow half a packet
-                self.alive = False
-                self.up.clear()
-                link.drop()
-        if self._unsent_acks:
-            self._push_acks()
-        return True
+            self._left = length
+            try:
+                await content(self._put)
+            except HubError:
+                raise
+            except Exception as e:
+                raise HubError("writer", type(e).__name__)
+            if self._left:
+                raise HubError("writer", "%d bytes are missing" % self._left)
+        await link.flush()
+        self._spoke = ticks_ms()
 
-    async def _stream(self, writer, length):
-        left = length
+    async def _put(self, chunk):
+        self._left -= len(chunk)
+        if self._left >= 0:
+            await self.sock.put(chunk)
 
-        async def write(chunk):
-            nonlocal left
-            left -= len(chunk)
-            if left >= 0:
-                await self.sock.put(chunk)
+    # --- asking ---
 
-        try:
-            await writer(write)
-        except HubError:
-            raise
-        except Exception as e:
-            raise HubError("writer", "the writer of a message raised " + type(e).__name__)
-        if left:
-            raise HubError("writer", "a message of %d bytes was %d long" % (length, length - left))
-
-    def _next_id(self):
+    def number(self):
+        """A packet id that is not in use."""
         while True:
             self.pid = self.pid % 65535 + 1
             if self.pid not in self.replies:
                 return self.pid
 
-    async def connect(self, client_id, user, password, clean_session):
-        """Asks to be accepted; `read` hears the answer."""
-        self._heard = ticks_ms()
-        flags = 0x80 | clean_session << 1
-        parts = [b"\0\x04MQTT\x04", None, client_id, user]
-        if password:
-            flags |= 0x40
-            parts.append(password)
-        parts[1] = bytes((flags, self.keepalive >> 8, self.keepalive & 255))
-        await self._write(_CONNECT, parts)
+    async def ask(self, number, limit, first, parts, length=0, content=b""):
+        """Writes a packet, as `write` does, and returns what the hub answers to `number`.
 
-    async def subscribe(self, filters, due):
-        """Subscribes to a list of (topic filter, QoS) in one packet; HubError "refused"."""
-        packet_id = self._next_id()
-        reply = self.replies[packet_id] = Reply()
-        reply.expect(due)
-        parts = [packet_id.to_bytes(2, "big")]
-        for topic_filter, qos in filters:
-            parts.append(topic_filter)
-            parts.append(bytes((qos,)))
-        try:
-            if not await self._write(_SUBSCRIBE, parts):
-                raise HubError("closed", "not connected")
-            if await reply.get() > 2:
-                raise HubError("refused", "the hub refused a subscription")
-        finally:
-            del self.replies[packet_id]
-
-    async def publish(self, topic, body):
-        """QoS 0."""
-        if not await self._write(_PUBLISH, (topic,), len(body), body):
-            raise HubError("closed", "not connected")
-
-    async def publish_acked(self, topic, due, length, body=None, writer=None):
-        """QoS 1: returns when the hub has acknowledged it.
-
-        A `body` is sent again when the connection was lost meanwhile. What a `writer` writes is
-        not: HubError "closed" then. HubError "timeout" at `due`.
+        None when there is no session; HubError.
         """
-        reply = await self._slot(due)
-        reply.expect(due)
-        packet_id = self._next_id()
-        self.replies[packet_id] = reply
-        first = _PUBLISH | _QOS1
-        stats = self.stats
+        reply = self.replies[number] = Reply()
+        reply.limit = limit
+        try:
+            if not await self.write(first, parts, length, content):
+                return None
+            await reply.wait()
+        finally:
+            del self.replies[number]
+        if isinstance(reply.value, HubError):
+            raise reply.value
+        return reply.value
+
+    async def subscribe(self, filters):
+        """Subscribes to a list of (topic filter, QoS) in one packet; HubError "refused"."""
+        number = self.number()
+        parts = [number.to_bytes(2, "big")]
+        for topic, qos in filters:
+            parts.append(topic)
+            parts.append(bytes((qos,)))
+        answer = await self.ask(number, due(_ANSWER_S), _SUBSCRIBE, parts)
+        if answer is None:
+            raise HubError("closed")
+        if answer > 2:
+            raise HubError("refused", "a subscription")
+
+    async def send(self, topic, limit, length, content):
+        """QoS 1: returns when the hub has acknowledged it. `topic` is below `prefix`.
+
+        It is sent again when the connection was lost meanwhile, but not what a writer writes:
+        HubError "closed" then. HubError "timeout" at `limit`.
+        """
+        while not self._window:
+            self._room.clear()
+            await wait_until(self._room, limit)
+        self._window -= 1
+        number = self.number()
+        first = _PUBLISH_QOS1
         try:
             while True:
-                reply.asked = False
-                await wait_until(self.up, due)
-                reply.asked = True
-                reply.expect(due)
-                parts = (self.prefix + topic, packet_id.to_bytes(2, "big"))
+                await wait_until(self.up, limit)
+                parts = (self.prefix + topic, number.to_bytes(2, "big"))
                 try:
-                    if not await self._write(first, parts, length, body, writer):
-                        continue
-                    stats["sent"] += 1
-                    await reply.get()
-                    stats["acked"] += 1
-                    return
+                    if await self.ask(number, limit, first, parts, length, content) is not None:
+                        self.stats["acked"] += 1
+                        return
                 except HubError as e:
-                    if writer or self.up.is_set() or e.code == "stopped":
+                    if callable(content) or self.up.is_set() or e.code == "stopped":
                         raise
-                stats["retried"] += 1
-                first |= _DUP
+                    first |= _DUP
+                    self.stats["retried"] += 1
         finally:
-            del self.replies[packet_id]
-            self._spare.append(reply)
+            self._window += 1
             self._room.set()
 
-    async def _slot(self, due):
-        """A place in the window of messages in flight."""
-        while not self._spare:
-            if self._window:
-                self._window -= 1
-                return Reply()
-            self._room.clear()
-            await wait_until(self._room, due)
-        return self._spare.pop()
-
-    def acknowledge(self, packet_id):
-        """PUBACK, as soon as no packet is being written."""
-        if packet_id and len(self._unsent_acks) < _ACKS:
-            self._unsent_acks.append(packet_id)
-            self._push_acks()
-
-    def _push_acks(self):
-        link = self.sock
-        if self._sending.locked() or link.collected:
-            return
-        for packet_id in self._unsent_acks:
-            link.write(b"\x40\x02")
-            link.write(packet_id.to_bytes(2, "big"))
-        self._unsent_acks.clear()
-        link.push()
+    # --- reading ---
 
     async def read(self):
-        """Handles what comes, until HubError."""
+        """Reads and handles packets until HubError."""
         link = self.sock
         rx = self._rx
-        view = memoryview(rx)
         have = 0
         while True:
-            n = link.read(view[have:] if have else rx)
+            n = link.read(rx[have:])
             if n is None:
                 await link.readable()
                 continue
@@ -286,14 +352,13 @@ class Mqtt(MQTTClient):
                 end = body + size
                 if not body or end > have:
                     break
-                self._handle(rx[at], view[body:end])
+                self._handle(rx[at], rx[body:end])
                 at = end
             if at:
                 have -= at
-                if have:
-                    rx[:have] = rx[at : at + have]
+                rx[:have] = rx[at : at + have]
             elif have == _RX:
-                await self._read_large(view, body, size)
+                await self._read_large(body, size)
                 have = 0
             if n == _RX:
                 await asyncio.sleep_ms(0)  # a flood must not hold the loop
@@ -308,25 +373,26 @@ class Mqtt(MQTTClient):
             size |= (byte & 127) << 7 * (i - 1)
             if byte < 128:
                 return size, at + i + 1
-        raise HubError("protocol", "a packet's length is malformed")
+        raise HubError("protocol", "length")
 
-    async def _read_large(self, view, start, size):
-        """The rest of a packet that began at the start of the full buffer `view`."""
+    async def _read_large(self, start, size):
+        """The rest of a packet that begins at the start of the full buffer."""
         link = self.sock
-        first = view[0]
+        rx = self._rx
+        first = rx[0]
         rest = size - (_RX - start)
         whole = None
         if size <= self._max_message:
             try:
                 whole = memoryview(bytearray(size))
-                whole[: _RX - start] = view[start:]
+                whole[: size - rest] = rx[start:]
             except MemoryError:
-                whole = None
-        if whole is None:
+                pass  # `whole` is None: it is skipped
+        if not whole:
             self.stats["oversized"] += 1
-            self._handle(first, view[start:], True)
+            self._handle(first, rx[start:], True)
         while rest:
-            n = link.read(whole[-rest:] if whole else view[: min(rest, _RX)])
+            n = link.read(whole[-rest:] if whole else rx[: min(rest, _RX)])
             if n is None:
                 await link.readable()
             else:
@@ -336,90 +402,32 @@ class Mqtt(MQTTClient):
             self._handle(first, whole)
 
     def _handle(self, first, body, cut=False):
-        kind = first & 0xF0
+        kind = first >> 4
         size = len(body)
-        if kind == _PUBACK and size == 2 or kind == _SUBACK and size > 2:
+        if kind == _PUBLISH and size > 2:
+            at = 2 + (body[0] << 8 | body[1])
+            qos = first >> 1 & 3
+            payload = at + 2 if qos else at
+            if payload <= size and qos < 2:
+                try:
+                    topic = str(body[2:at], "utf-8")
+                except UnicodeError:
+                    raise HubError("protocol", "topic")
+                number = body[at] << 8 | body[at + 1] if qos else 0
+                self._on_message(topic, None if cut else body[payload:], number)
+                return
+        elif kind == _PUBACK and size == 2 or kind == _SUBACK and size > 2:
             reply = self.replies.get(body[0] << 8 | body[1])
             if reply:
                 reply.give(max(body[2:]) if size > 2 else 0)
-        elif kind == _PUBLISH and size > 2:
-            self._handle_publish(first, body, cut)
+            return
         elif kind == _CONNACK and size == 2 and not self.alive:
             if body[1]:
-                raise HubError(
-                    "refused",
-                    "the hub refused the device (%d): check its id and key, and that it is enabled"
-                    % body[1],
-                )
+                raise HubError("refused", body[1])
             self.alive = True
-            self._on_up()
-        elif kind != _PINGRESP or size:
-            raise HubError("protocol", "an unexpected packet (0x%02x, %d bytes)" % (first, size))
-
-    def _handle_publish(self, first, body, cut):
-        at = 2 + (body[0] << 8 | body[1])
-        qos = first >> 1 & 3
-        payload = at + 2 if qos else at
-        if payload > len(body) or qos > 1:
-            raise HubError("protocol", "a malformed message")
-        try:
-            topic = str(body[2:at], "utf-8")
-        except UnicodeError:
-            raise HubError("protocol", "a topic that is not UTF-8")
-        packet_id = body[at] << 8 | body[at + 1] if qos else 0
-        self._on_message(topic, None if cut else body[payload:], packet_id)
-
-    def goodbye(self):
-        """DISCONNECT, if that can be written at once, and the end of the connection."""
-        if self._sending.locked() or self.sock.collected:
-            self.sock.drop()
-        else:
-            self.disconnect()
-
-    async def pause(self, limit_ms):
-        """Lets no new message be sent, and waits until what was sent is answered."""
-        self.up.clear()
-        due = ticks_add(ticks_ms(), limit_ms)
-        while ticks_diff(due, ticks_ms()) > 0 and (
-            self._sending.locked() or any([reply.asked for reply in self.replies.values()])
-        ):
-            await asyncio.sleep_ms(_PAUSE_MS)
-
-    def lost(self, error):
-        """Ends the session: whoever waits for the hub is told `error`."""
-        self.alive = False
-        self.up.clear()
-        self.sock.drop()
-        self._pinged = None
-        self._unsent_acks.clear()
-        for reply in self.replies.values():
-            reply.give(error)
-
-    def check(self):
-        """What is due: to be called about twice a second. HubError when the hub is silent."""
-        now = ticks_ms()
-        link = self.sock
-        overdue = False
-        for reply in self.replies.values():
-            if ticks_diff(now, reply.due) > 0:
-                overdue = True
-                reply.give(HubError("timeout", "the hub did not answer in time"))
-        if link.blocked_since is not None and ticks_diff(now, link.blocked_since) > _STALL_MS:
-            raise HubError("timeout", "the hub stopped reading")
-        if not self.alive:
+            self.since = clock.uptime()
+            self._on_tick(True)
             return
-        if self._pinged is not None:
-            if ticks_diff(now, self._pinged) > min(self.keepalive * 500, _PONG_MS):
-                raise HubError("timeout", "the hub does not answer")
-        elif self._sending.locked():
+        elif kind == _PINGRESP and not size:
             return
-        elif link.collected:
-            link.push()
-        elif overdue or self._silence(now) > self.keepalive * 750:
-            self.stats["pings"] += 1
-            self._pinged = self._spoke = now
-            self.ping()
-            link.push()
-
-    def _silence(self, now):
-        return max(ticks_diff(now, self._heard), ticks_diff(now, self._spoke))
+        raise HubError("protocol", "packet 0x%02x, %d bytes" % (first, size))

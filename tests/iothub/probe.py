@@ -53,7 +53,7 @@ async def attempt(name, number, coroutine):
     try:
         tell(name, number=number, result=await coroutine)
     except iothub.HubError as e:
-        tell("error", number=number, code=e.code, text=e.text)
+        tell("error", number=number, code=e.code, text=str(e))
 
 
 async def stream(client, size, properties):

@@ -62,7 +62,7 @@ def test_a_certificate_that_is_not_right(
 
 def test_an_unknown_authority(lane: str, hub: FakeHub, tmp_path: Path) -> None:
     error = refused(lane, hub.port, Authority(tmp_path, "other").der)
-    assert error["code"] == "certificate" and "roots" in error["text"]
+    assert error["code"] == "certificate" and "root" in error["text"]
     assert not hub.connects
 
 

@@ -105,12 +105,12 @@ def test_a_device_with_its_own_key(
     assert password.endswith("&skn=registration")
     assert signed_with(password, base64.b64decode(KEY))
     first, second, third = service.published
-    assert first[1] == "$dps/registrations/PUT/iotdps-register/?$rid=1"
+    assert first[1] == "$dps/registrations/PUT/iotdps-register/?$rid=2"
     assert json.loads(first[2]) == {"registrationId": "dev-1"}
     assert second[1] == (
-        "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=2&operationId=op-1"
+        "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=3&operationId=op-1"
     )
-    assert third[1].endswith("?$rid=3&operationId=op-1")
+    assert third[1].endswith("?$rid=4&operationId=op-1")
     client_id, _, password = strings(hub.connects[0])
     assert client_id == "dev-1" and signed_with(password, base64.b64decode(KEY))
 

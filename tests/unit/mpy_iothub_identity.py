@@ -4,7 +4,7 @@ import random
 import sys
 import time
 
-from iothub import Credentials, HubError, bag, clock, credentials
+from iothub import Credentials, HubError, bag, clock, keys
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 TEXT = "HostName=myhub.azure-devices.net;DeviceId=dev-1;SharedAccessKey=" + KEY
@@ -140,21 +140,19 @@ def test_hmac_vectors():
             "60e431591ee0b67f",
         ),
     ):
-        digest = credentials.hmac_sha256(key, message)
+        digest = keys.hmac_sha256(key, message)
         assert len(digest) == 32
         assert digest[:8].hex() == start
 
 
 def test_token_golden():
     # Computed with CPython's hmac.
-    key = credentials.decode_key(KEY)
-    assert credentials.sas(
-        "myhub.azure-devices.net/devices/dev-1/modules/mod 1", key, 1700003600
-    ) == (
+    key = keys.decode_key(KEY)
+    assert keys.sas("myhub.azure-devices.net/devices/dev-1/modules/mod 1", key, 1700003600) == (
         "SharedAccessSignature sr=myhub.azure-devices.net%2Fdevices%2Fdev-1%2Fmodules%2Fmod%201"
         "&sig=BABi86A5OGuYmFUCi5Km%2Bo7e%2BgRHStkli4MzR9%2BtVkU%3D&se=1700003600"
     )
-    assert credentials.sas("r", key, 1700003600, "registration").endswith("&skn=registration")
+    assert keys.sas("r", key, 1700003600, "registration").endswith("&skn=registration")
 
 
 def test_device_and_module():

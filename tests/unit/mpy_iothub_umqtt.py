@@ -27,10 +27,6 @@ class MQTTClient:
     def connect(self, clean_session=True, timeout=None):
         raise NotImplementedError
 
-    def disconnect(self):
-        self.sock.write(b"\xe0\0")
-        self.sock.close()
-
     def ping(self):
         self.sock.write(b"\xc0\0")
 
@@ -43,13 +39,13 @@ Simple.MQTTClient = MQTTClient
 Simple.simple = Simple
 sys.modules["umqtt"] = sys.modules["umqtt.simple"] = Simple
 
-from mpy_iothub_mqtt import Session, settle, soon  # noqa: E402
+from mpy_iothub_mqtt import Bench, settle  # noqa: E402
 
 
-async def test_connect_publish_ping_disconnect():
-    session = await Session(keepalive=1).connect()
+async def test_publish_and_ping():
+    session = await Bench(keepalive=1).connect()
     assert isinstance(session.mqtt, MQTTClient)
-    task = asyncio.create_task(session.mqtt.publish_acked("t", soon(), 1, b"x"))
+    task = session.send("t", b"x")
     await settle()
     assert session.link.take() == b"\x32\x06\0\x01t\0\x01x"
     session.link.feed(b"\x40\x02\0\x01")
@@ -57,5 +53,3 @@ async def test_connect_publish_ping_disconnect():
     await asyncio.sleep_ms(800)
     session.mqtt.check()
     assert session.link.take() == b"\xc0\0"
-    session.mqtt.goodbye()
-    assert session.link.take() == b"\xe0\0"

@@ -1,0 +1,110 @@
+"""How a connection is opened. Loaded for each one."""
+
+import errno
+import gc
+import os
+import socket
+
+import tls
+from micropython import const
+
+from .errors import HubError
+from .link import ready
+from .reasons import of
+
+_CONNECT = const(0x10)
+_MAX_DER = const(4096)  # bytes of a certificate or key
+_ADDRESSES = const(4)  # of a host that are tried
+_TCP = const(6)
+_NODELAY = const(1)
+
+
+async def connect(session, identity, roots):
+    """Opens the session's link, and asks the hub to accept `identity`. Errors: HubError."""
+    link = session.sock
+    await find(link, identity, session.socket or socket.socket, tls_context(roots, identity))
+    password = identity.password(session.lifetime)
+    flags = (0xC0 if password else 0x80) | session.clean_session << 1
+    parts = [
+        b"\0\x04MQTT\x04" + bytes((flags, session.keepalive >> 8, session.keepalive & 255)),
+        identity.client_id,
+        identity.user + session.model,
+    ]
+    if password:
+        parts.append(password)
+    await session.write(_CONNECT, parts)
+
+
+def tls_context(roots, identity):
+    """A context that trusts `roots` only, and shows the identity's certificate if it has one.
+
+    All in DER form: bytes, or paths of files.
+    """
+    context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    context.verify_mode = tls.CERT_REQUIRED
+    code = "certificate"
+    try:
+        for source in roots:
+            context.load_verify_locations(_der(source))
+        code = "credentials"
+        shown = []
+        for source in identity.certificate or ():
+            shown.append(_der(source))
+        if shown:
+            context.load_cert_chain(*shown)
+    except ValueError:
+        raise HubError(code, "not in DER form")
+    except OSError:
+        raise HubError(code, "cannot read " + source)
+    return context
+
+
+def _der(source):
+    if not isinstance(source, str):
+        return source
+    size = os.stat(source)[6]  # a read takes as much heap as it might read
+    with open(source, "rb") as file:
+        return file.read(min(size, _MAX_DER))
+
+
+async def find(link, identity, make, context):
+    where = identity.host, identity.port
+    if link.where != where:
+        link.where, link.addresses = where, None
+    try:
+        # The only call that MicroPython cannot make without holding the loop: made once, and
+        # again only when the address that it gave cannot be reached.
+        addresses = link.addresses or socket.getaddrinfo(*where, 0, socket.SOCK_STREAM)
+    except OSError:
+        raise HubError("dns", identity.host)
+    link.addresses = None
+    for address in addresses[:_ADDRESSES]:
+        try:
+            await _open(link, address, make, context)
+            link.addresses = [address]
+            return
+        except (OSError, MemoryError) as e:
+            link.close()
+            error = of(e, identity.host)
+    raise error
+
+
+async def _open(link, address, make, context):
+    gc.collect()  # TLS asks for 16 KB in one piece
+    sock = link.sock = make(address[0], address[1], address[2])
+    sock.setblocking(False)
+    try:
+        sock.setsockopt(_TCP, _NODELAY, 1)
+    except OSError:
+        pass  # not every port has it
+    try:
+        sock.connect(address[-1])
+    except OSError as e:
+        if e.errno != errno.EINPROGRESS:
+            raise
+    await ready(sock, True)
+    sock.send(b"")  # raises when it was refused: there is no other way to ask
+    # The handshake is made with the first write.
+    link.tls = link.polled = context.wrap_socket(
+        sock, server_hostname=link.where[0], do_handshake_on_connect=False
+    )

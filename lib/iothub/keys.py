@@ -1,0 +1,81 @@
+"""Connection strings, keys and tokens. Loaded when one is read or made.
+
+Source: https://learn.microsoft.com/azure/iot-hub/iot-hub-dev-guide-sas
+"""
+
+import binascii
+import hashlib
+
+from micropython import const
+
+from . import bag, clock
+from .errors import HubError
+
+_MAX_TEXT = const(1024)
+_BLOCK = const(64)  # bytes, of SHA-256
+_FIELDS = ("HostName", "DeviceId", "SharedAccessKey", "ModuleId")
+
+
+def hmac_sha256(key, message):
+    """The 32 bytes of RFC 2104's HMAC with SHA-256."""
+    if len(key) > _BLOCK:
+        key = hashlib.sha256(key).digest()
+    for flip in (0x36, 0x5C):
+        pad = bytearray(bytes((flip,)) * _BLOCK)
+        for i, byte in enumerate(key):
+            pad[i] ^= byte
+        message = hashlib.sha256(pad + message).digest()
+    return message
+
+
+def decode_key(text):
+    """The bytes of a base64 key. HubError "credentials" when it is not one."""
+    try:
+        key = binascii.a2b_base64(text)
+    except ValueError:
+        key = b""
+    if not key or binascii.b2a_base64(key)[:-1].decode() != text:
+        raise HubError("credentials", "SharedAccessKey is not base64")
+    return key
+
+
+def split_host(text):
+    """Name and port of "HOST[:PORT]". HubError "credentials" when the port is none."""
+    host, colon, port = text.partition(":")
+    if colon and not (port.isdigit() and 0 < int(port) < 65536):
+        raise HubError("credentials", "the port in HostName is not a number from 1 to 65535")
+    return host, int(port or 8883)
+
+
+def sas(resource, key, expiry, policy=None):
+    """A shared access signature for `resource`, valid until `expiry` (Unix seconds)."""
+    resource = bag.quote(resource)
+    signature = hmac_sha256(key, b"%s\n%d" % (resource.encode(), expiry))
+    signature = bag.quote(binascii.b2a_base64(signature)[:-1].decode())
+    token = "SharedAccessSignature sr=%s&sig=%s&se=%d" % (resource, signature, expiry)
+    return token + "&skn=" + policy if policy else token
+
+
+def token(identity, lifetime):
+    """What Credentials.password gives."""
+    if identity.certificate:
+        return None
+    return sas(identity.resource, identity.key, clock.unix() + lifetime, identity.policy)
+
+
+def parse(text):
+    """The arguments for Credentials of a connection string."""
+    if len(text) > _MAX_TEXT:
+        raise HubError("credentials", "the connection string is over %d bytes" % _MAX_TEXT)
+    given = {"ModuleId": None}
+    for part in text.strip().split(";"):
+        name, _, value = part.partition("=")
+        if part and name not in _FIELDS:
+            raise HubError("credentials", "known parts are " + ", ".join(_FIELDS))
+        given[name] = value
+    for name in _FIELDS[:3]:
+        if not given.get(name):
+            raise HubError("credentials", "no " + name)
+    host, port = split_host(given["HostName"])
+    key = decode_key(given["SharedAccessKey"])
+    return host, given["DeviceId"], key, given["ModuleId"], port
