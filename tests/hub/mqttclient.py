@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import paho.mqtt.client as mqtt
+from certificates import Certificate
 from hubfixture import LocalHub
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from vedette_tools.connection import parse_connection_string
@@ -42,6 +43,7 @@ class Device:
         keepalive: int = 60,
         will: tuple[str, bytes] | None = None,
         manual_ack: bool = False,
+        certificate: Certificate | None = None,
         protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
     ) -> None:
         self._hub = hub
@@ -64,9 +66,13 @@ class Device:
             **clean_options,
         )
         context = ssl.create_default_context(cafile=str(hub.ca))
+        if certificate:
+            context.load_cert_chain(*certificate)
         self.client.tls_set_context(context)
         resource = resource or f"localhost/{self.path}"
-        token = password or sas.make(resource, fields["SharedAccessKey"], lifetime)
+        token = password
+        if "SharedAccessKey" in fields:
+            token = token or sas.make(resource, fields["SharedAccessKey"], lifetime)
         self.client.username_pw_set(username or f"localhost/{name}/{query}", token)
         if will:
             self.client.will_set(*will, qos=1)

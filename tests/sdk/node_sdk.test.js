@@ -5,8 +5,9 @@
 
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
+const fs = require('node:fs');
 const https = require('node:https');
-const { randomBytes, createHmac } = require('node:crypto');
+const { X509Certificate, createHmac, randomBytes } = require('node:crypto');
 const { after, test } = require('node:test');
 
 const hub = JSON.parse(process.env.VEDETTE_HUB_CONNECTION);
@@ -235,6 +236,23 @@ test('a wrong key is refused', async () => {
     Mqtt
   );
   await assert.rejects(client.open(), { name: 'UnauthorizedError' });
+});
+
+test('a device with a certificate', async () => {
+  const cert = fs.readFileSync(process.env.DEVICE_CERTIFICATE, 'utf8');
+  const key = fs.readFileSync(process.env.DEVICE_KEY, 'utf8');
+  const primaryThumbprint = new X509Certificate(cert).fingerprint256;
+  const authentication = { x509Thumbprint: { primaryThumbprint } };
+  await registry.create({ deviceId: 'n-13', authentication });
+  const client = Client.fromConnectionString(
+    `HostName=${hub.mqtt_host};DeviceId=n-13;x509=true`,
+    Mqtt
+  );
+  await client.setOptions({ cert, key });
+  await client.open();
+  open.push(client);
+  await client.sendEvent(new Message('by certificate'));
+  assert.equal((await events('n-13'))[0].body, 'by certificate');
 });
 
 test('provisioning by group', async () => {

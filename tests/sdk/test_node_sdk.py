@@ -8,6 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import certificates
 import pytest
 from hubfixture import LocalHub
 
@@ -18,14 +19,17 @@ PACKAGES = Path(__file__).parents[2] / "build" / "sdk-node" / "node_modules"
 LIMIT_S = 60
 
 
-def test_node_sdk(hub: LocalHub) -> None:
+def test_node_sdk(hub: LocalHub, tmp_path: Path) -> None:
     if not PACKAGES.exists():
         pytest.skip("the Node SDKs are not installed: make test-sdk does it")
+    device = certificates.make(tmp_path, "n-13")
     environment = {
         **os.environ,
         "NODE_PATH": str(PACKAGES),
         "NODE_EXTRA_CA_CERTS": str(hub.ca),
         "VEDETTE_HUB_CONNECTION": json.dumps(hub.connection),
+        "DEVICE_CERTIFICATE": str(device.certificate),
+        "DEVICE_KEY": str(device.key),
     }
     done = subprocess.run(
         ["node", "--test", f"--test-timeout={LIMIT_S * 1000}", "--test-reporter=tap", str(TESTS)],

@@ -106,7 +106,8 @@ class HubConnection:
         port = "" if self._mqtt_port == 8883 else f":{self._mqtt_port}"
         module = f";ModuleId={record['moduleId']}" if "moduleId" in record else ""
         key = record["authentication"]["symmetricKey"]["primaryKey"]
-        return f"HostName={host}{port};DeviceId={record['deviceId']}{module};SharedAccessKey={key}"
+        proof = f"SharedAccessKey={key}" if key else "x509=true"
+        return f"HostName={host}{port};DeviceId={record['deviceId']}{module};{proof}"
 
     def request(
         self,

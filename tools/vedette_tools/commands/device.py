@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +35,12 @@ def _path(device: str, module: str | None) -> str:
 def create(
     device: DeviceId,
     module: Module = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="It has this X.509 certificate (PEM) instead of a key.")
+    ] = None,
+    ca_signed: Annotated[
+        bool, typer.Option(help="It has a certificate by an authority of `vedette hub trust`.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Create a device (with --module: a module, and its device if need be), and print its
@@ -42,7 +51,12 @@ def create(
             hub.request("GET", _path(device, None))
         except NotFound:
             hub.request("PUT", _path(device, None), {"deviceId": device})
-    body = {"deviceId": device, **({"moduleId": module} if module else {})}
+    body: dict[str, Any] = {"deviceId": device, **({"moduleId": module} if module else {})}
+    if certificate:
+        thumbprint = hashlib.sha256(_der(certificate)).hexdigest()
+        body["authentication"] = {"x509Thumbprint": {"primaryThumbprint": thumbprint}}
+    elif ca_signed:
+        body["authentication"] = {"type": "certificateAuthority"}
     record = hub.request("PUT", _path(device, module), body)
     connection_string = hub.device_connection_string(record)
     typer.echo(json.dumps({"connectionString": connection_string, **record}) if as_json
@@ -134,6 +148,15 @@ def enrol(
     where = hub.request("GET", "/vedette/provisioning")
     key = enrolment["attestation"]["symmetricKey"]["primaryKey"]
     typer.echo(json.dumps({**where, "registrationId": device, "key": key}))
+
+
+def _der(certificate: Path) -> bytes:
+    try:
+        return ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    except OSError as error:
+        raise CommandError(f"cannot read {certificate}: {error.strerror}") from None
+    except ValueError:
+        raise CommandError(f"{certificate} is not a certificate in PEM form") from None
 
 
 def _json(text: str) -> Any:

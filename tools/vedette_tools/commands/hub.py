@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -98,6 +99,20 @@ def events(
         sys.stdout.buffer.write(line)
         if follow:
             sys.stdout.flush()
+
+
+@app.command()
+@user_errors
+def trust(
+    certificate: Annotated[Path, typer.Argument(help="An authority's X.509 certificate, PEM.")],
+) -> None:
+    """Take the devices of a certificate authority that are created with --ca-signed."""
+    try:
+        pem = certificate.read_bytes().decode(errors="replace")
+    except OSError as error:
+        raise CommandError(f"cannot read {certificate}: {error.strerror}") from None
+    path = f"/vedette/authorities/{quote(certificate.stem, safe='')}"
+    HubConnection.find().request("PUT", path, {"certificate": pem})
 
 
 @app.command()

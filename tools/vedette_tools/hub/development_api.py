@@ -79,6 +79,26 @@ async def list_identities(request: web.Request) -> web.Response:
     return web.json_response(records)
 
 
+@routes.get("/vedette/authorities")
+async def list_authorities(request: web.Request) -> web.Response:
+    """The names of the authorities whose signature on a device's certificate is trusted."""
+    return web.json_response(request.app[HUB].authorities.names())
+
+
+@routes.put("/vedette/authorities/{name}")
+async def put_authority(request: web.Request) -> web.Response:
+    """`{"certificate": PEM}`"""
+    certificate = (await body_of(request)).get("certificate")
+    await request.app[HUB].authorities.put(request.match_info["name"], certificate)
+    return web.Response(status=204)
+
+
+@routes.delete("/vedette/authorities/{name}")
+async def delete_authority(request: web.Request) -> web.Response:
+    await request.app[HUB].authorities.delete(request.match_info["name"])
+    return web.Response(status=204)
+
+
 @routes.get("/vedette/provisioning")
 async def provisioning(request: web.Request) -> web.Response:
     """Where devices provision themselves."""

@@ -7,6 +7,10 @@ class HubStartError(Exception):
     """The hub cannot run. The text says why, and what to do."""
 
 
+class Refused(Exception):
+    """Why a CONNECT is refused: for the hub's log. The client is told nothing, as in IoT Hub."""
+
+
 _CODES = {
     400: "ArgumentInvalid",
     401: "IotHubUnauthorizedAccess",

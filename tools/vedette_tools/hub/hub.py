@@ -23,6 +23,7 @@ from vedette_tools.hub.device_api import (
     MethodResult,
     Reply,
 )
+from vedette_tools.hub.device_certificates import Authorities
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.events import Events
 from vedette_tools.hub.faults import Faults
@@ -64,7 +65,10 @@ class Hub:
         store = self.database.store
         self.owner_key: str = self.database.kept("owner_key", sas.new_key)
         registry = Registry(store.identities())
-        self.sessions = Sessions(registry, self._kick, self._forget_subscriptions)
+        self.authorities = Authorities(self.database)
+        self.sessions = Sessions(
+            registry, self.authorities, self._kick, self._forget_subscriptions
+        )
         self.identities = Identities(
             self.database, registry, self.sessions, self._kick, self._push_desired
         )

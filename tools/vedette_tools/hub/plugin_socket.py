@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import struct
 from collections.abc import Callable
@@ -20,6 +21,7 @@ class ConnectRequest(NamedTuple):
     username: str
     password: str
     clean: bool
+    certificate: bytes = b""  # DER; empty where none was shown
 
     def __repr__(self) -> str:  # never the password
         return f"ConnectRequest({self.client_id!r}, {self.username!r})"
@@ -64,12 +66,13 @@ class PluginProtocol(asyncio.Protocol):
 
     def _answer(self, question: bytes) -> str | None:
         try:
-            client_id, username, password, clean, version = (
-                part.decode() for part in question.split(b"\0")[:5]
+            client_id, username, password, clean, version, certificate = (
+                part.decode() for part in question.split(b"\0")[:6]
             )
         except ValueError:
             return None
         if int(version) != MQTT_3_1_1:
             log.info("%s refused: MQTT 3.1.1 is what is spoken here", client_id)
             return None
-        return self._admit(ConnectRequest(client_id, username, password, clean == "1"))
+        der = base64.b64decode(certificate)
+        return self._admit(ConnectRequest(client_id, username, password, clean == "1", der))

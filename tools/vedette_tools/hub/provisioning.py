@@ -20,10 +20,9 @@ from typing import Any
 from vedette_tools.hub import sas, strict_json
 from vedette_tools.hub.clock import utc_now
 from vedette_tools.hub.database import Database
-from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.errors import Refused, RequestError
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.plugin_socket import ConnectRequest
-from vedette_tools.hub.sessions import Refused
 from vedette_tools.hub.spool import DISCONNECT, PUBLISH, Record
 
 log = logging.getLogger("vedette.hub.provisioning")

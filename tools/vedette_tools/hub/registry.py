@@ -9,10 +9,13 @@ import secrets
 from typing import Any
 
 from vedette_tools.hub import sas
+from vedette_tools.hub.device_certificates import checked_thumbprint
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
 
 Json = dict[str, Any]
+
+SAS, SELF_SIGNED, CA_SIGNED = "sas", "selfSigned", "certificateAuthority"
 
 _NEVER = "0001-01-01T00:00:00Z"
 
@@ -57,25 +60,38 @@ def apply(record: Json, request: Json) -> Json:
 
 
 def _authentication(request: Json) -> Json:
-    kind = request.get("type") or "sas"
-    if kind != "sas":
-        raise RequestError(400, f"authentication of type {kind!r} is not there: use sas")
+    thumbprints = request.get("x509Thumbprint") or {}
+    kind = request.get("type") or (SELF_SIGNED if any(thumbprints.values()) else SAS)
+    if kind not in (SAS, SELF_SIGNED, CA_SIGNED):
+        raise RequestError(
+            400, f"authentication of type {kind!r} is not there: {SAS}, {SELF_SIGNED}, {CA_SIGNED}"
+        )
     keys = request.get("symmetricKey") or {}
-    chosen = {}
-    for name in ("primaryKey", "secondaryKey"):
-        key = keys.get(name) or sas.new_key()
-        try:
-            length = len(sas.decode_key(key))
-        except sas.SasError:
-            raise RequestError(400, f"{name} is not base64") from None
-        if not 16 <= length <= 64:
-            raise RequestError(400, f"{name} is {length} bytes; 16 to 64 are allowed")
-        chosen[name] = key
     return {
-        "type": "sas",
-        "symmetricKey": chosen,
-        "x509Thumbprint": {"primaryThumbprint": None, "secondaryThumbprint": None},
+        "type": kind,
+        "symmetricKey": {
+            name: _key(keys.get(name), name) if kind == SAS else None
+            for name in ("primaryKey", "secondaryKey")
+        },
+        "x509Thumbprint": {
+            name: checked_thumbprint(thumbprints.get(name), name)
+            if kind == SELF_SIGNED and (required or thumbprints.get(name))
+            else None
+            for name, required in (("primaryThumbprint", True), ("secondaryThumbprint", False))
+        },
     }
+
+
+def _key(key: str | None, name: str) -> str:
+    """A key that was given, or a new one. Errors: RequestError (400)."""
+    key = key or sas.new_key()
+    try:
+        length = len(sas.decode_key(key))
+    except sas.SasError:
+        raise RequestError(400, f"{name} is not base64") from None
+    if not 16 <= length <= 64:
+        raise RequestError(400, f"{name} is {length} bytes; 16 to 64 are allowed")
+    return key
 
 
 def new_etag() -> str:
@@ -85,13 +101,14 @@ def new_etag() -> str:
 class Registry(dict[Identity, Json]):
     """Identity -> record."""
 
-    def keys_of(self, identity: Identity) -> tuple[str, ...]:
-        """The keys that an identity may sign with; none where it is unknown or disabled."""
+    def authentication_of(self, identity: Identity) -> Json | None:
+        """How an identity proves itself; None where it is unknown or disabled."""
         record = self.get(identity)
         device = self.get(Identity(identity.device))
         if record is None or device is None or device["status"] != "enabled":
-            return ()
-        return tuple(record["authentication"]["symmetricKey"].values())
+            return None
+        authentication: Json = record["authentication"]
+        return authentication
 
     def devices(self) -> list[Identity]:
         return [identity for identity in self if not identity.module]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 from vedette_tools.hub import sas
+from vedette_tools.hub.device_certificates import Authorities, check_thumbprint
+from vedette_tools.hub.errors import Refused
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.plugin_socket import ConnectRequest
-from vedette_tools.hub.registry import Registry
+from vedette_tools.hub.registry import CA_SIGNED, SELF_SIGNED, Registry
 
 log = logging.getLogger("vedette.hub.sessions")
 
@@ -23,7 +26,7 @@ Subscriptions = dict[str, int]  # topic filter -> QoS granted
 @dataclass
 class Session:
     identity: Identity
-    expiry: int
+    expiry: float  # seconds since 1970; inf with a certificate
     clean: bool
     has_api_version: bool
     subscriptions: Subscriptions
@@ -41,14 +44,11 @@ class Session:
         return f"{self.token} {self.identity.path}"
 
 
-class Refused(Exception):
-    """Why a CONNECT is refused: for the hub's log. The client is told nothing, as in IoT Hub."""
-
-
 class Sessions:
     def __init__(
         self,
         registry: Registry,
+        authorities: Authorities,
         kick: Callable[[Session], None],
         forget: Callable[[Identity], None],
     ) -> None:
@@ -59,6 +59,7 @@ class Sessions:
         self.refuse: str | None = None  # why all are refused, if they are
         self._of: dict[Identity, Session] = {}
         self._registry = registry
+        self._authorities = authorities
         self._kick = kick
         self._forget = forget
 
@@ -108,7 +109,7 @@ class Sessions:
         identity, query = _parse_username(request.username)
         if request.client_id != identity.client_id:
             raise Refused("the client id is not the one in the user name")
-        expiry = self._check_token(identity, request.password)
+        expiry = self._authenticate(identity, request)
         if request.clean and identity in self.remembered:
             del self.remembered[identity]
             self._forget(identity)
@@ -126,22 +127,31 @@ class Sessions:
         self._watch_expiry(session)
         return session
 
-    def _check_token(self, identity: Identity, password: str) -> int:
-        """When the token ends. Errors: Refused, SasError."""
-        token = sas.Token.parse(password)
+    def _authenticate(self, identity: Identity, request: ConnectRequest) -> float:
+        """When the connection has to end. Errors: Refused, SasError."""
+        authentication = self._registry.authentication_of(identity)
+        if authentication is None:
+            raise Refused("no such identity, or it is disabled")
+        if authentication["type"] == SELF_SIGNED:
+            check_thumbprint(request.certificate, authentication["x509Thumbprint"])
+            return math.inf
+        if authentication["type"] == CA_SIGNED:
+            self._authorities.check(request.certificate, identity.client_id)
+            return math.inf
+        token = sas.Token.parse(request.password)
         if token.expiry <= time.time():
             raise Refused(f"the token ran out {int(time.time() - token.expiry)} s ago")
         if not token.covers(identity.path):
             raise Refused(f"the token is for {token.resource!r}, not for this identity")
-        keys = self._registry.keys_of(identity)
-        if not keys:
-            raise Refused("no such identity, or it is disabled")
+        keys = authentication["symmetricKey"].values()
         if not any([token.signed_with(key) for key in keys]):
             raise Refused("the token is signed with another key")
         return token.expiry
 
     def _watch_expiry(self, session: Session) -> None:
         """Close the connection at its token's end, as late as is then allowed."""
+        if session.expiry == math.inf:
+            return
         left = session.expiry + self.grace_s - time.time()
         if left <= 0:
             log.info("%s: the token ran out", session.identity)

@@ -12,6 +12,7 @@ from vedette_tools.hub.errors import HubStartError
 
 SOURCE = Path(__file__).with_name("vedette_plugin.c")
 FLAGS = ("-O2", "-Wall", "-Wextra", "-shared", "-fPIC")
+LIBRARIES = ("-lssl", "-lcrypto")
 
 
 def cache_directory() -> Path:
@@ -35,12 +36,14 @@ def build(out_dir: Path) -> Path:
     out_dir.mkdir(parents=True, exist_ok=True)
     unfinished = library.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
-        [compiler, *FLAGS, "-o", str(unfinished), str(SOURCE)], capture_output=True, text=True
+        [compiler, *FLAGS, "-o", str(unfinished), str(SOURCE), *LIBRARIES],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise HubStartError(
-            "the broker's plugin does not compile (are mosquitto-dev and libmosquitto-dev "
-            f"installed?):\n{done.stderr}"
+            "the broker's plugin does not compile (are mosquitto-dev, libmosquitto-dev and "
+            f"libssl-dev installed?):\n{done.stderr}"
         )
     unfinished.replace(library)
     return library

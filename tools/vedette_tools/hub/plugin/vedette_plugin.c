@@ -3,9 +3,10 @@
  * The broker keeps what MQTT is good at: TLS, sessions, keep-alive, takeover, QoS. This plugin adds
  * what Azure IoT Hub does otherwise, with the documented plugin interface of mosquitto 2.0 only:
  *
- *   who may connect      each CONNECT is put to the hub over a Unix socket, with a time limit. The
- *                        hub answers with the session's name, "<token> <path>", which becomes the
- *                        client's user name: so every later event carries the proven identity.
+ *   who may connect      each CONNECT is put to the hub over a Unix socket, with a time limit, and
+ *                        with the certificate that the client has shown. The hub answers with the
+ *                        session's name, "<token> <path>", which becomes the client's user name: so
+ *                        every later event carries the proven identity.
  *   what comes in        each PUBLISH of a device is appended to the spool, a journal that the hub
  *                        reads, *before* the broker acknowledges it: a message that was
  *                        acknowledged survives the death of the broker and of the hub. The broker
@@ -32,6 +33,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
 #include <mosquitto.h>
 #include <mosquitto_broker.h>
 #include <mosquitto_plugin.h>
@@ -40,6 +45,8 @@
 #define PAYLOAD_MAX (256 * 1024)    /* IoT Hub's limit for a message */
 #define SPOOL_FILE_MAX (32 << 20)   /* bytes, then the next spool file is begun */
 #define SESSION_NAME_MAX 1024
+#define QUESTION_MAX (24 * 1024)
+#define CERTIFICATE_MAX (12 * 1024) /* bytes of DER */
 #define MAGIC 0x31444556u           /* "VED1" */
 
 /* Kinds of record, the same in spool.py. */
@@ -190,18 +197,40 @@ static bool hub_receive(void *data, size_t size)
     return true;
 }
 
-/* Asks the hub about a CONNECT: "A", length, then five strings that end in NUL. The answer is a
+/* The certificate that a client has shown, as base64 of its DER form; "" where it has shown none. */
+static bool shown_certificate(struct mosquitto *client, char *base64)
+{
+    unsigned char der[CERTIFICATE_MAX], *at = der;
+    X509 *certificate = mosquitto_client_certificate(client);
+    base64[0] = '\0';
+    if (!certificate) {
+        return true;
+    }
+    int size = i2d_X509(certificate, NULL);
+    bool fits = size > 0 && size <= CERTIFICATE_MAX && i2d_X509(certificate, &at) == size;
+    if (fits) {
+        EVP_EncodeBlock((unsigned char *)base64, der, size);
+    }
+    X509_free(certificate);
+    return fits;
+}
+
+/* Asks the hub about a CONNECT: "A", length, then six strings that end in NUL. The answer is a
  * length and the session's name; length 0 refuses. False also when the hub does not answer. */
 static bool hub_admits(struct mosquitto *client, const char *username, const char *password,
                        char *session)
 {
-    char request[8192];
+    char certificate[CERTIFICATE_MAX / 3 * 4 + 8];
+    char request[QUESTION_MAX];
     uint32_t length;
     uint16_t answer;
-    int n = snprintf(request + 5, sizeof request - 5, "%s%c%s%c%s%c%d%c%d",
+    if (!shown_certificate(client, certificate)) {
+        return false;
+    }
+    int n = snprintf(request + 5, sizeof request - 5, "%s%c%s%c%s%c%d%c%d%c%s",
                      mosquitto_client_id(client), 0, username ? username : "", 0,
                      password ? password : "", 0, mosquitto_client_clean_session(client), 0,
-                     mosquitto_client_protocol_version(client));
+                     mosquitto_client_protocol_version(client), 0, certificate);
     if (n < 0 || (size_t)n + 5 >= sizeof request) {
         return false;
     }
@@ -397,6 +426,35 @@ static int on_tick(int event, void *data, void *userdata)
 }
 
 
+/* --- TLS ------------------------------------------------------------------------------------- */
+
+/* A client may show a certificate, of any issuer: the hub judges it at CONNECT. mosquitto can be
+ * told to ask for none, or to demand one, only; so each of its TLS contexts gets a callback that asks
+ * for one as a handshake begins. */
+
+static int take_any_certificate(int ok, X509_STORE_CTX *context)
+{
+    (void)ok, (void)context;
+    return 1;
+}
+
+static int on_client_hello(SSL *ssl, int *alert, void *arg)
+{
+    (void)alert, (void)arg;
+    SSL_set_verify(ssl, SSL_VERIFY_PEER, take_any_certificate);
+    /* Without one, OpenSSL refuses to resume a session that may have a certificate. */
+    SSL_set_session_id_context(ssl, (const unsigned char *)"vedette", 7);
+    return SSL_CLIENT_HELLO_SUCCESS;
+}
+
+static void on_new_context(void *context, void *value, CRYPTO_EX_DATA *data, int index, long number,
+                           void *arg)
+{
+    (void)value, (void)data, (void)index, (void)number, (void)arg;
+    SSL_CTX_set_client_hello_cb(context, on_client_hello, NULL);
+}
+
+
 /* --- the plugin ------------------------------------------------------------------------------ */
 
 int mosquitto_plugin_version(int count, const int *supported)
@@ -435,6 +493,9 @@ int mosquitto_plugin_init(mosquitto_plugin_id_t *identifier, void **userdata,
     if (!hub_socket || !spool_dir || !spool_open() || !hub_connect()) {
         LOG_ERROR("cannot start: needs plugin_opt_hub, plugin_opt_spool and a hub that listens");
         return MOSQ_ERR_UNKNOWN;
+    }
+    if (SSL_CTX_get_ex_new_index(0, NULL, on_new_context, NULL, NULL) < 0) {
+        return MOSQ_ERR_NOMEM;
     }
     for (size_t i = 0; i < sizeof CALLBACKS / sizeof *CALLBACKS; i++) {
         int rc = mosquitto_callback_register(self, CALLBACKS[i].event, CALLBACKS[i].callback, NULL,

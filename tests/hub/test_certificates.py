@@ -1,0 +1,181 @@
+"""Devices that prove themselves by an X.509 certificate."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+
+import certificates
+import pytest
+from certificates import Certificate
+from conftest import LANES, device_environment
+from hubfixture import COMMAND, LocalHub
+from mqttclient import Device
+from vedette_tools.connection import CommandError
+
+REFUSED = 135
+SCRIPT = Path(__file__).with_name("x509_device.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("certificates")
+
+
+@pytest.fixture(scope="module")
+def authority(folder: Path, hub: LocalHub) -> Certificate:
+    """One that the hub trusts."""
+    made = certificates.make(folder, "authority", authority=True)
+    vedette(hub, "hub", "trust", str(made.certificate))
+    return made
+
+
+def vedette(hub: LocalHub, *words: str) -> str:
+    done = subprocess.run([COMMAND, *words], env=hub.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def create(hub: LocalHub, name: str, *options: str) -> str:
+    return vedette(hub, "device", "create", name, *options)
+
+
+def by_thumbprint(hub: LocalHub, name: str, made: Certificate) -> str:
+    return create(hub, name, "--certificate", str(made.certificate))
+
+
+def test_a_device_with_its_own_certificate(hub: LocalHub, folder: Path) -> None:
+    made = certificates.make(folder, "x-1")
+    string = by_thumbprint(hub, "x-1", made)
+    assert string == f"HostName=localhost:{hub.port};DeviceId=x-1;x509=true"
+    with Device(hub, string, certificate=made) as device:
+        device.send(1)
+        assert device.get_twin()["reported"] == {"$version": 1}
+    assert hub.wait_events("x-1")[0]["body"] == 1
+    assert Device(hub, string).connect() == REFUSED
+    other = certificates.make(folder, "x-other")
+    assert Device(hub, string, certificate=other).connect() == REFUSED
+    assert "the certificate is not the one of this device" in hub.log.read_text()
+
+
+def test_the_secondary_thumbprint_counts_too(hub: LocalHub, folder: Path) -> None:
+    made = certificates.make(folder, "x-2")
+    by_thumbprint(hub, "x-2", made)
+    record = hub.service.request("GET", "/devices/x-2")
+    thumbprint = record["authentication"]["x509Thumbprint"]["primaryThumbprint"]
+    swapped = {"primaryThumbprint": "AB" * 20, "secondaryThumbprint": thumbprint.lower()}
+    body = {"authentication": {"x509Thumbprint": swapped}}
+    record = hub.service.request("PUT", "/devices/x-2", body, {"If-Match": "*"})
+    assert record["authentication"]["type"] == "selfSigned"
+    with Device(hub, "HostName=x;DeviceId=x-2;x509=true", certificate=made):
+        pass
+
+
+def test_a_device_by_the_authority_that_signed_it(
+    hub: LocalHub, folder: Path, authority: Certificate
+) -> None:
+    string = create(hub, "x-3", "--ca-signed")
+    made = certificates.make(folder, "x-3", authority)
+    with Device(hub, string, certificate=made) as device:
+        device.send("by authority")
+    stranger = certificates.make(folder, "stranger", authority=True)
+    for wrong in (
+        certificates.make(folder, "x-3", stranger),
+        certificates.make(folder, "x-3"),
+        certificates.make(folder, "x-4", authority),
+        certificates.make(folder, "x-3", authority, days=-1),
+        None,
+    ):
+        assert Device(hub, string, certificate=wrong).connect() == REFUSED
+
+
+def test_a_module_has_its_own(hub: LocalHub, folder: Path) -> None:
+    made = certificates.make(folder, "x-5")
+    string = create(hub, "x-5", "--module", "m", "--certificate", str(made.certificate))
+    with Device(hub, string, certificate=made):
+        assert hub.connected("x-5", "m")
+    assert Device(hub, "HostName=x;DeviceId=x-5;x509=true", certificate=made).connect() == REFUSED
+
+
+def test_a_key_does_not_help_nor_a_certificate_where_a_key_is_asked(
+    hub: LocalHub, folder: Path
+) -> None:
+    made = certificates.make(folder, "x-6")
+    with_key = hub.create_device("x-6")
+    assert Device(hub, "HostName=x;DeviceId=x-6;x509=true", certificate=made).connect() == REFUSED
+    by_thumbprint(hub, "x-7", made)
+    key = with_key.partition("SharedAccessKey=")[2]
+    string = f"HostName=x;DeviceId=x-7;SharedAccessKey={key}"
+    assert Device(hub, string).connect() == REFUSED
+    with Device(hub, with_key, certificate=made):  # what is not asked for does not harm
+        pass
+
+
+@pytest.mark.parametrize("lane", ["64", "32"])
+def test_lib_iothub_connects_with_a_certificate(
+    hub: LocalHub, folder: Path, authority: Certificate, lane: str
+) -> None:
+    if not LANES[lane].exists():
+        pytest.skip(f"no {lane}-bit MicroPython (make setup-32)")
+    ca = folder / "hub.der"
+    ca.write_bytes(ssl.PEM_cert_to_DER_cert(hub.ca.read_text()))
+    name = f"x-8-{lane}"
+    create(hub, name, "--ca-signed")
+    made = certificates.make(folder, name, authority)
+    done = subprocess.run(
+        [LANES[lane], SCRIPT, hub.host, str(hub.port), name, *made.der, ca],
+        env=device_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert hub.wait_events(name)[0]["body"] == "from MicroPython"
+
+
+def test_a_trusted_authority_survives_a_restart_and_can_be_deleted(
+    own_hub: LocalHub, folder: Path
+) -> None:
+    hub = own_hub
+    authority = certificates.make(folder, "own-authority", authority=True)
+    vedette(hub, "hub", "trust", str(authority.certificate))
+    string = create(hub, "x", "--ca-signed")
+    made = certificates.make(folder, "x", authority)
+    hub.restart()
+    assert hub.service.request("GET", "/vedette/authorities") == ["own-authority"]
+    with Device(hub, string, certificate=made):
+        pass
+    hub.service.request("DELETE", "/vedette/authorities/own-authority")
+    assert Device(hub, string, certificate=made).connect() == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("authentication", "error"),
+    [
+        ({"type": "tpm"}, "'tpm' is not there"),
+        ({"type": "selfSigned"}, "primaryThumbprint has to be 40"),
+        ({"x509Thumbprint": {"primaryThumbprint": "AB"}}, "primaryThumbprint has to be 40"),
+        ({"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": 7}}, "has to be 40"),
+    ],
+)
+def test_an_authentication_that_is_none(
+    hub: LocalHub, authentication: dict[str, object], error: str
+) -> None:
+    with pytest.raises(CommandError, match=error):
+        hub.service.request("PUT", "/devices/x-9", {"authentication": authentication})
+
+
+def test_what_cannot_be_trusted(hub: LocalHub, folder: Path) -> None:
+    leaf = certificates.make(folder, "leaf")
+    text = folder / "text.pem"
+    text.write_text("no certificate")
+    for path, says in (
+        (leaf.certificate, "not that of an authority"),
+        (text, "no certificate of an authority"),
+        (folder / "missing.pem", "No such file"),
+    ):
+        done = subprocess.run(
+            [COMMAND, "hub", "trust", str(path)], env=hub.env, capture_output=True, text=True
+        )
+        assert done.returncode == 1 and says in done.stderr
