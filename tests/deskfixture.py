@@ -26,8 +26,9 @@ CONFIG = {
 class Desk:
     """A board, and a person with the `vedette` command."""
 
-    def __init__(self, folder: Path, lane: str = "64") -> None:
-        self.board = SerialBoard(folder / "flash", LANES[lane], folder / "port")
+    def __init__(self, folder: Path) -> None:
+        # Debian's 32-bit build has no raw REPL.
+        self.board = SerialBoard(folder / "flash", LANES["64"], folder / "port")
         self.flash = self.board.folder
         self.project = folder / "project"
         self.project.mkdir()

@@ -78,6 +78,10 @@ class SerialBoard:
         if hasattr(self, "_thread"):
             os.write(self._order_write, b"n")
 
+    def unplug(self) -> None:
+        """Take the line away; the board goes on."""
+        os.write(self._order_write, b"u")
+
     def power_cycle(self) -> None:
         """Switch it off, whatever it does, and on again."""
         os.write(self._order_write, b"p")
@@ -139,6 +143,9 @@ class SerialBoard:
             order = os.read(self._order_read, 1) if self._order_read in ready else b""
             if order == b"q":
                 return
+            if order == b"u":
+                self._unplug()
+                continue
             if order == b"p":
                 self._kill()
                 self._raw = False

@@ -24,6 +24,7 @@ from vedette_tools.errors import NO_BOARD, CommandError
 
 BAUD = 115200
 READ_S = 5
+POLL_S = 0.1
 CHUNK = 768  # bytes of a file in one command
 
 Progress = Callable[[int], None]
@@ -218,7 +219,8 @@ class BoardLink:
         with self._guarded("start"):
             self._transport.exit_raw_repl()
             self._transport.serial.write(b"\x04")
-        return _lines(self._transport.serial, time.monotonic() + timeout)
+        with contextlib.suppress(OSError):
+            yield from read_lines(self._transport.serial, time.monotonic() + timeout)
 
     @contextlib.contextmanager
     def _guarded(self, task: str) -> Iterator[None]:
@@ -243,14 +245,12 @@ class BoardLink:
             ) from None
 
 
-def _lines(line: serial.Serial, deadline: float) -> Iterator[str]:
-    line.timeout = 0.1
+def read_lines(line: serial.Serial, deadline: float) -> Iterator[str]:
+    """What comes over a line until then (time.monotonic). Errors: OSError when it is cut."""
+    line.timeout = POLL_S
     rest = b""
     while time.monotonic() < deadline:
-        try:
-            rest += line.read(max(1, line.in_waiting))
-        except OSError:
-            return  # the line was cut
+        rest += line.read(max(1, line.in_waiting))
         *whole, rest = rest.split(b"\n")
         for each in whole:
             yield each.decode(errors="replace").rstrip("\r")

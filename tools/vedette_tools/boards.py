@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import jsonschema
 
 from vedette_tools.errors import INVALID, CommandError, did_you_mean
 
@@ -79,13 +76,10 @@ def parse(name: str, text: str, path: Path) -> Board:
     """Errors: CommandError, with the key at fault."""
     try:
         document = tomllib.loads(text)
-        _validator().validate(document)
     except tomllib.TOMLDecodeError as error:
         raise CommandError(f"{path} is not TOML", why=str(error), code=INVALID) from None
-    except jsonschema.ValidationError as error:
-        place = ".".join(str(part) for part in error.absolute_path)
-        why = f"{place}: {error.message}" if place else error.message
-        raise CommandError(f"{path} describes no board", why=why, code=INVALID) from None
+    if why := _fault(document):
+        raise CommandError(f"{path} describes no board", why=why, code=INVALID)
     firmware, memory, features = document["firmware"], document["memory"], document["features"]
     return Board(
         name=name,
@@ -120,6 +114,11 @@ def recognise(port: str, machine: str) -> Board | None:
     return None
 
 
-@cache
-def _validator() -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes()))
+def _fault(document: dict[str, Any]) -> str | None:
+    import jsonschema  # takes a fifth of a second, and most commands ask for no board
+
+    schema = json.loads(SCHEMA.read_bytes())
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(document):
+        place = ".".join(str(part) for part in error.absolute_path)
+        return f"{place}: {error.message}" if place else str(error.message)
+    return None

@@ -7,14 +7,26 @@ from typing import Annotated
 import typer
 
 from vedette_tools import __version__
-from vedette_tools.commands import boards, demo, deploy, device, hub, simulate, twin
+from vedette_tools.commands import (
+    boards,
+    demo,
+    deploy,
+    device,
+    flash,
+    hub,
+    monitor,
+    simulate,
+    twin,
+)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(hub.app, name="hub")
 app.add_typer(device.app, name="device")
 app.add_typer(twin.app, name="twin")
 app.command()(boards.boards)
+app.command()(flash.flash)
 app.command()(deploy.deploy)
+app.command()(monitor.monitor)
 app.command()(deploy.uninstall)
 app.command()(simulate.simulate)
 app.command()(demo.demo)
