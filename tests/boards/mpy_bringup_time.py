@@ -105,7 +105,7 @@ async def _lateness():
 
 
 async def test_two_servers_that_agree_set_the_clock():
-    for off in (1, 5000, 200_000_000):  # also after 2036, when NTP's seconds begin at 0 again
+    for off in (1, 5000, 300_000_000):  # also after 2036, when NTP's seconds begin at 0 again
         wait, seconds = await _ask(shifted(off), shifted(off - 1))
         assert wait == DAY and seconds is not None, off
         assert abs(seconds - time.time() - off) <= 2, off
@@ -135,22 +135,24 @@ async def test_a_time_before_the_build_is_not_believed():
 
 
 async def test_an_unsound_answer_is_passed_over():
-    unsound = (
-        lambda request, now: packet(request, now + 9, stratum=0),  # kiss of death
-        lambda request, now: packet(request, now + 9, stratum=16),
-        lambda request, now: packet(request, now + 9, leap=3),
-        lambda request, now: packet(request, now + 9, mode=3),
-        lambda request, now: packet(request, now + 9, nonce=b"guessed!"),
-        lambda request, now: packet(request, now + 9)[:47],
-        lambda request, now: packet(request, -FROM_1900),  # no time at all
-        lambda request, now: b"",
-    )
+    for number, make in enumerate(
+        (
+            lambda request, wrong: packet(request, wrong, stratum=0),  # kiss of death
+            lambda request, wrong: packet(request, wrong, stratum=16),
+            lambda request, wrong: packet(request, wrong, leap=3),
+            lambda request, wrong: packet(request, wrong, mode=3),
+            lambda request, wrong: packet(request, wrong, nonce=b"guessed!"),
+            lambda request, wrong: packet(request, wrong)[:47],
+            lambda request, wrong: packet(request, -FROM_1900),  # no time at all
+            lambda request, wrong: b"",
+        )
+    ):
 
-    def flood(request, now):
-        return [make(request, now) for make in unsound] + [packet(request, now + 7)]
+        def answers(request, now, make=make):
+            return [make(request, now + 9000), packet(request, now + 7)]
 
-    wait, seconds = await _ask(flood, flood)
-    assert wait == DAY and abs(seconds - time.time() - 7) <= 2
+        wait, seconds = await _ask(answers, answers)
+        assert wait == DAY and abs(seconds - time.time() - 7) <= 2, number
 
 
 async def test_a_silent_server_is_waited_for_3_seconds_at_most():

@@ -88,7 +88,9 @@ def _file_system():
         import vfs
 
         # Of the mounts that hold it, the innermost.
-        return max([(path, type(fs).__name__) for fs, path in vfs.mount() if where.startswith(path)])[1]
+        return max(
+            [(path, type(fs).__name__) for fs, path in vfs.mount() if where.startswith(path)]
+        )[1]
     except (ImportError, TypeError):  # before MicroPython 1.25 mounts are not told
         return None
 
@@ -140,11 +142,13 @@ def _nic(nic, name, label):
 
 
 def _ipv6(nic):
+    """The interface's first address; a link-local one only where there is no other."""
     try:
-        address = nic.ipconfig("addr6")
+        addresses = [entry[0].lower() for entry in nic.ipconfig("addr6")]
     except (AttributeError, OSError, TypeError, ValueError):
         return ""
-    return address[0][0] if address else ""
+    routed = [address for address in addresses if not address.startswith("fe80:")]
+    return (routed + addresses + [""])[0]
 
 
 def _known(address):
@@ -177,9 +181,10 @@ def secret(name):
 
 
 def set_clock(unix_seconds):
+    """Sets the board's clock, which is the wall clock."""
     import machine
 
-    year, month, day, hour, minute, second, weekday, _ = clock.gmtime(unix_seconds)
+    year, month, day, hour, minute, second, weekday = clock.gmtime(unix_seconds)[:7]
     machine.RTC().datetime((year, month, day, weekday + 1, hour, minute, second, 0))
 
 
