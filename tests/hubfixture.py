@@ -6,6 +6,7 @@ is started for that test alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -81,7 +82,11 @@ class LocalHub:
             self._process.kill()
             self._ended()
         else:
-            os.kill(self.service.request("GET", "/vedette/processes")[process], signal.SIGKILL)
+            pid = wait_for(
+                lambda: self.service.request("GET", "/vedette/processes")[process], bool
+            )
+            with contextlib.suppress(ProcessLookupError):  # it has died already
+                os.kill(pid, signal.SIGKILL)
 
     def _ended(self) -> int:
         assert self._process and self._process.stdout

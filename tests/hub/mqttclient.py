@@ -193,6 +193,8 @@ class Device:
                 raise AssertionError(f"no {what} within {timeout} s") from None
             if name == what:
                 return value
+            if name == "disconnect" and what == "connect":
+                raise ConnectionError("closed before CONNACK")
 
 
 def encoded(bag: dict[str, str]) -> str:

@@ -76,7 +76,8 @@ class Broker:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        running = self._process and self._process.returncode is None
+        return self._process.pid if self._process and running else None
 
     async def start(self, next_spool: Callable[[], int]) -> None:
         """Start, and start again whenever it dies, until `stop`. Errors: HubStartError."""
