@@ -55,6 +55,7 @@ class Device:
             kind, _, parts, _, rows, text, when, interval, identity = self.outbox.header(offset)
             header = kind, parts, rows, text, when, interval
             found[identity] = header, bytes(self.outbox.content(offset))
+        assert len(found) == self.outbox.count  # no Id twice
         return found
 
     def add(self, size, priority):
@@ -304,6 +305,27 @@ def test_the_time_of_collection_outlives_a_reset_if_the_clock_was_ever_set():
         assert fields[1] & STAMPED and 0 <= unix() - age - fields[6] <= 2, fields
 
 
+def test_what_gave_way_or_grew_too_old_is_not_in_the_file():
+    device = _filled((900, 900, 900, 900))
+    device.add(1000, 0)
+    assert device.outbox.dropped == 1 and device.save()
+    assert os.stat(_PATH)[6] == _places(device)[-1]
+    device.outbox.expire(-1)
+    device.add(50, 1)
+    assert device.save()
+    device = device.reset()
+    assert device.texts() == ["YYYYYY"]
+
+
+def test_what_is_torn_makes_no_room_for_itself():
+    device = _filled((2500,))
+    records = device.records()
+    with open(_PATH, "ab") as file:
+        file.write(b"\x00\x0c\x01\x00\x00" + bytes(100))  # 3072 bytes, of the highest priority
+    device = device.reset()
+    assert device.records() == records and device.journal.errors == 1
+
+
 def test_an_outbox_made_smaller_takes_what_fits():
     device = _filled((100, 900, 100))
     device = device.reset(512)
@@ -327,6 +349,10 @@ async def test_the_loop_has_its_turn_while_a_long_record_is_written_and_may_ackn
             device.add(100, 1)
         await asyncio.sleep_ms(0)
     assert turns > 6000 // 512
+    # What was begun is whole in the file, though the outbox has let go of it.
+    copy = Outbox(8192)
+    Journal(_PATH, copy, device.day).load()
+    assert [bytes(copy.content(at)) for at in copy.entries()] == [b"U" * 6000, b"W" * 100]
     await device.journal.save()
     device = Device(flash, kind, 8192)
     assert device.texts() == ["WWWWWW"] and device.journal.errors == 0
