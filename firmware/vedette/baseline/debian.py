@@ -123,6 +123,7 @@ _LIMITS = ("/etc/security/limits.conf", "/etc/security/limits.d/*.conf")
 _TABLES = ("passwd", "shadow", "group")
 _SYSTEM = ("root", "sync", "shutdown", "halt", "operator")  # whose group is root's, after CIS
 _SLICE = const(64)  # lines read in a row
+_INCLUDES_MAX = const(16)  # as sshd's
 _ENOENT = const(2)
 
 
@@ -261,8 +262,10 @@ def check_one_of(facts, units):
     return "" if len(used) == 1 else listed(used) or "none is enabled"
 
 
-def _sshd(facts, path=_SSHD):
+def _sshd(facts, path=_SSHD, depth=0):
     """Yields the words of what sshd is told for all connections, in the order it reads them."""
+    if depth > _INCLUDES_MAX:
+        raise RuntimeError("sshd_config includes itself")
     for words in facts.words(path):
         keyword = words[0].lower()
         if keyword == "match":  # what follows is for some
@@ -270,7 +273,7 @@ def _sshd(facts, path=_SSHD):
         if keyword == "include":
             for pattern in words[1:]:
                 for included in facts.paths(pattern):
-                    yield from _sshd(facts, included)
+                    yield from _sshd(facts, included, depth + 1)
         else:
             yield words
 

@@ -34,7 +34,9 @@ class Facts:
     def exists(self, path):
         try:
             os.stat(path)
-        except OSError:
+        except OSError as error:
+            if error.errno != _ENOENT:
+                raise
             return False
         return True
 

@@ -6,6 +6,7 @@ from micropython import const
 
 _LINES_MAX = const(20000)  # of one file
 _NAMES_MAX = const(1024)  # of one folder
+_MISSING = (2, 20)  # ENOENT, ENOTDIR
 
 
 class Facts:
@@ -29,16 +30,20 @@ class Facts:
     def exists(self, path):
         try:
             self.stat(path)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             return False
         return True
 
     def names(self, folder):
         """Returns the names in a folder, sorted; none where there is no such folder."""
+        if not self.exists(folder):
+            return []
         try:
             return sorted(os.listdir(self.root + folder))[:_NAMES_MAX]
-        except OSError:
-            return []
+        except OSError as error:
+            raise OSError(error.errno, folder)
 
     def lines(self, path):
         """Yields the lines of a file, without spaces around them."""

@@ -1,0 +1,467 @@
+"""Each check of the Debian pack passes, fails and is an error, on prepared file systems.
+
+The pack runs on the real MicroPython. One file system is as the benchmark wants it; for each check
+a copy of it is spoiled in one thing, and in one nothing can be read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TESTS))
+
+from conftest import LANES, device_environment  # noqa: E402
+
+RELEASE = "6.1.0-18-amd64"
+DEP = f"/lib/modules/{RELEASE}/modules.dep"
+MOUNTS = "/proc/self/mounts"
+POINTS = ("/tmp", "/dev/shm", "/home", "/var/tmp")
+OPTIONS = "rw,nosuid,nodev,noexec,relatime"
+WANTS = "/etc/systemd/system/multi-user.target.wants/"
+SYSCTLS = """
+kernel.randomize_va_space=2 kernel.yama.ptrace_scope=1 fs.suid_dumpable=0
+net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0
+net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
+net.ipv4.icmp_ignore_bogus_error_responses=1 net.ipv4.icmp_echo_ignore_broadcasts=1
+net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.default.accept_redirects=0
+net.ipv6.conf.all.accept_redirects=0 net.ipv6.conf.default.accept_redirects=0
+net.ipv4.conf.all.secure_redirects=0 net.ipv4.conf.default.secure_redirects=0
+net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1
+net.ipv4.conf.all.accept_source_route=0 net.ipv4.conf.default.accept_source_route=0
+net.ipv6.conf.all.accept_source_route=0 net.ipv6.conf.default.accept_source_route=0
+net.ipv4.conf.all.log_martians=1 net.ipv4.conf.default.log_martians=1
+net.ipv4.tcp_syncookies=1
+net.ipv6.conf.all.accept_ra=0 net.ipv6.conf.default.accept_ra=0
+""".split()
+MODES = {
+    "/etc/motd": 0o644, "/etc/issue": 0o644, "/etc/issue.net": 0o644, "/etc/crontab": 0o600,
+    "/etc/cron.hourly": 0o700, "/etc/cron.daily": 0o700, "/etc/cron.weekly": 0o700,
+    "/etc/cron.monthly": 0o700, "/etc/cron.d": 0o700, "/etc/ssh/sshd_config": 0o600,
+    "/etc/ssh/ssh_host_rsa_key": 0o600, "/etc/ssh/ssh_host_ed25519_key": 0o600,
+    "/etc/ssh/ssh_host_rsa_key.pub": 0o644, "/etc/ssh/ssh_host_ed25519_key.pub": 0o644,
+    "/etc/passwd": 0o644, "/etc/passwd-": 0o600, "/etc/group": 0o644, "/etc/group-": 0o644,
+    "/etc/shadow": 0o640, "/etc/shadow-": 0o640, "/etc/gshadow": 0o640, "/etc/gshadow-": 0o640,
+    "/etc/shells": 0o644, "/etc/security/opasswd": 0o600,
+}  # fmt: skip
+FOLDERS = ("/etc/cron.hourly", "/etc/cron.daily", "/etc/cron.weekly", "/etc/cron.monthly",
+           "/etc/cron.d", WANTS, "/sys/fs/cgroup/system.slice")  # fmt: skip
+PASSWD = """root:x:0:0:root:/root:/bin/bash
+sync:x:4:0:sync:/bin:/bin/sync
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+ann:x:1000:1000:Ann:/home/ann:/bin/bash
+"""
+SSHD = """# as the benchmark wants it
+Include /etc/ssh/sshd_config.d/*.conf
+Ciphers -3des-cbc,aes128-cbc
+ClientAliveInterval 15
+disableforwarding yes
+GSSAPIAuthentication=no
+LoginGraceTime 1m
+MaxAuthTries 4
+UsePAM yes
+Match User ann
+    PermitRootLogin yes
+"""
+CONTENT = {
+    "/etc/os-release": 'ID=raspbian\nID_LIKE="ubuntu debian"\n',
+    "/proc/modules": "nf_tables 278528 0 - Live 0x0000000000000000\n",
+    "/proc/sys/kernel/osrelease": RELEASE + "\n",
+    DEP: "kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz\nkernel/net/dccp/dccp.ko.xz:\n" * 35,
+    "/etc/modprobe.d/cis.conf": "# none of these\ninstall dccp /usr/bin/false\n",
+    MOUNTS: "".join(f"tmpfs {point} tmpfs {OPTIONS} 0 0\n" for point in POINTS),
+    "/var/lib/dpkg/info/apparmor.md5sums": "",
+    "/var/lib/dpkg/info/sudo.md5sums": "",
+    "/etc/security/limits.conf": "# limits\n*               hard    core            0\n",
+    WANTS + "systemd-timesyncd.service": "",
+    "/etc/ssh/sshd_config": SSHD,
+    "/etc/ssh/sshd_config.d/root.conf": "PermitRootLogin no\n",
+    "/etc/sudoers": "Defaults\tenv_reset, use_pty\nroot ALL=(ALL:ALL) ALL\n",
+    "/etc/sudoers.d/log": 'Defaults logfile="/var/log/sudo.log"\n',
+    "/etc/login.defs": "# PASS_MAX_DAYS 99999\nPASS_MAX_DAYS\t365\n",
+    "/etc/passwd": PASSWD,
+    "/etc/shadow": "root:*:19700:0:99999:7:::\nann:$y$j9T$salt$hash:19700:0:365:7:::\n",
+    "/etc/group": "root:x:0:\ndaemon:x:1:\nann:x:1000:\n",
+}  # fmt: skip
+OWNERS = {"/etc/shadow": [0, 42], "/etc/shadow-": [0, 42], "/etc/gshadow": [0, 42]}
+
+
+class Tree:
+    """A file system in a folder of its own, with the owners of what is not root's."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.owners: dict[str, list[int]] = dict(OWNERS)
+        self.settings: dict[str, str] = {}
+
+    def path(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def write(self, path: str, text: str) -> None:
+        target = self.path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        target.write_text(text)
+        if path in MODES:
+            target.chmod(MODES[path])
+
+    def read(self, path: str) -> str:
+        return self.path(path).read_text()
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        text = self.read(path)
+        assert old in text
+        self.write(path, text.replace(old, new))
+
+    def chmod(self, path: str, mode: int) -> None:
+        if self.path(path).is_file():
+            self.write(path, self.read(path))
+        self.path(path).chmod(mode)
+
+
+def hardened(root: Path) -> Tree:
+    tree = Tree(root)
+    for folder in FOLDERS:
+        tree.path(folder).mkdir(parents=True)
+    for path in MODES:
+        if path in FOLDERS:
+            tree.chmod(path, MODES[path])
+        else:
+            tree.write(path, "")
+    for path, text in CONTENT.items():
+        tree.write(path, text)
+    for item in SYSCTLS:
+        key, _, value = item.partition("=")
+        tree.write("/proc/sys/" + key.replace(".", "/"), value + "\n")
+    return tree
+
+
+Change = Callable[[Tree], object]
+
+
+def loadable(name: str) -> Change:
+    return lambda tree: tree.write(DEP, tree.read(DEP) + f"kernel/x/{name}.ko.xz:\n")
+
+
+def remounted(point: str, option: str) -> Change:
+    line = f"tmpfs {point} tmpfs {OPTIONS}"
+    return lambda tree: tree.replace(MOUNTS, line, line.replace("," + option, ""))
+
+
+def unmounted(point: str) -> Change:
+    return lambda tree: tree.replace(MOUNTS, f"tmpfs {point} ", "tmpfs /mnt ")
+
+
+def sysctl(key: str, value: str) -> Change:
+    return lambda tree: tree.write("/proc/sys/" + key.replace(".", "/"), value + "\n")
+
+
+def chmod(path: str, mode: int) -> Change:
+    return lambda tree: tree.chmod(path, mode)
+
+
+def owned(path: str, user: int, group: int) -> Change:
+    return lambda tree: tree.owners.update({path: [user, group]})
+
+
+def installed(package: str) -> Change:
+    return lambda tree: tree.write(f"/var/lib/dpkg/info/{package}.md5sums", "")
+
+
+def removed(package: str) -> Change:
+    return lambda tree: tree.path(f"/var/lib/dpkg/info/{package}.md5sums").unlink()
+
+
+def enabled(package: str, unit: str) -> Change:
+    def change(tree: Tree) -> None:
+        installed(package)(tree)
+        tree.write(WANTS + unit, "")
+
+    return change
+
+
+def running(package: str, unit: str) -> Change:
+    def change(tree: Tree) -> None:
+        installed(package)(tree)
+        tree.path(f"/sys/fs/cgroup/system.slice/{unit}").mkdir()
+
+    return change
+
+
+def sshd(line: str) -> Change:
+    """The folder's file is read before the rest of sshd_config, and what comes first holds."""
+    return lambda tree: tree.write(
+        "/etc/ssh/sshd_config.d/root.conf", line + "\nPermitRootLogin no\n"
+    )
+
+
+def text(path: str, old: str, new: str) -> Change:
+    return lambda tree: tree.replace(path, old, new)
+
+
+def user(line: str) -> Change:
+    return lambda tree: tree.write("/etc/passwd", PASSWD + line + "\n")
+
+
+# What makes a check fail, and no other one: written from the benchmark, not from the pack.
+FAILS: dict[str, Change] = {
+    "1.1.1.1": loadable("cramfs"),
+    "1.1.1.2": loadable("freevxfs"),
+    "1.1.1.3": loadable("hfs"),
+    "1.1.1.4": loadable("hfsplus"),
+    "1.1.1.5": lambda tree: tree.write("/proc/modules", "jffs2 16384 0 - Live 0x0\n"),
+    "1.1.1.8": loadable("usb-storage"),
+    "1.1.2.1.1": unmounted("/tmp"),
+    "1.1.2.1.2": remounted("/tmp", "nodev"),
+    "1.1.2.1.3": remounted("/tmp", "nosuid"),
+    "1.1.2.1.4": remounted("/tmp", "noexec"),
+    "1.1.2.2.1": unmounted("/dev/shm"),
+    "1.1.2.2.2": remounted("/dev/shm", "nodev"),
+    "1.1.2.2.3": remounted("/dev/shm", "nosuid"),
+    "1.1.2.2.4": remounted("/dev/shm", "noexec"),
+    "1.1.2.3.2": remounted("/home", "nodev"),
+    "1.1.2.3.3": remounted("/home", "nosuid"),
+    "1.1.2.5.2": remounted("/var/tmp", "nodev"),
+    "1.1.2.5.3": remounted("/var/tmp", "nosuid"),
+    "1.1.2.5.4": remounted("/var/tmp", "noexec"),
+    "1.3.1.1": removed("apparmor"),
+    "1.5.1": sysctl("kernel.randomize_va_space", "1"),
+    "1.5.2": sysctl("kernel.yama.ptrace_scope", "0"),
+    "1.5.3": text("/etc/security/limits.conf", "hard ", "soft "),
+    "1.5.4": installed("prelink"),
+    "1.6.4": chmod("/etc/motd", 0o666),
+    "1.6.5": owned("/etc/issue", 1000, 0),
+    "1.6.6": owned("/etc/issue.net", 0, 1000),
+    "2.1.2": enabled("avahi-daemon", "avahi-daemon.socket"),
+    "2.1.6": running("vsftpd", "vsftpd.service"),
+    "2.1.9": enabled("nfs-kernel-server", "nfs-server.service"),
+    "2.1.11": enabled("cups", "cups.service"),
+    "2.1.12": enabled("rpcbind", "rpcbind.socket"),
+    "2.1.13": enabled("rsync", "rsync.service"),
+    "2.1.14": running("samba", "smbd.service"),
+    "2.1.15": enabled("snmpd", "snmpd.service"),
+    "2.1.16": enabled("tftpd-hpa", "tftpd-hpa.service"),
+    "2.1.19": enabled("xinetd", "xinetd.service"),
+    "2.2.1": installed("nis"),
+    "2.2.2": installed("rsh-client"),
+    "2.2.3": installed("talk"),
+    "2.2.4": installed("inetutils-telnet"),
+    "2.2.6": installed("tnftp"),
+    "2.3.1.1": lambda tree: tree.write(WANTS + "chrony.service", ""),
+    "2.4.1.2": chmod("/etc/crontab", 0o644),
+    "2.4.1.3": chmod("/etc/cron.hourly", 0o755),
+    "2.4.1.4": chmod("/etc/cron.daily", 0o710),
+    "2.4.1.5": chmod("/etc/cron.weekly", 0o701),
+    "2.4.1.6": chmod("/etc/cron.monthly", 0o1700),
+    "2.4.1.7": owned("/etc/cron.d", 1, 0),
+    "3.2.1": lambda tree: tree.path("/etc/modprobe.d/cis.conf").unlink(),
+    "3.2.2": loadable("tipc"),
+    "3.2.3": loadable("rds"),
+    "3.2.4": loadable("sctp"),
+    "3.3.1": sysctl("net.ipv6.conf.all.forwarding", "1"),
+    "3.3.2": sysctl("net.ipv4.conf.default.send_redirects", "1"),
+    "3.3.3": sysctl("net.ipv4.icmp_ignore_bogus_error_responses", "0"),
+    "3.3.4": sysctl("net.ipv4.icmp_echo_ignore_broadcasts", "0"),
+    "3.3.5": sysctl("net.ipv6.conf.default.accept_redirects", "1"),
+    "3.3.6": sysctl("net.ipv4.conf.all.secure_redirects", "1"),
+    "3.3.7": sysctl("net.ipv4.conf.all.rp_filter", "2"),
+    "3.3.8": sysctl("net.ipv6.conf.all.accept_source_route", "1"),
+    "3.3.9": sysctl("net.ipv4.conf.default.log_martians", "0"),
+    "3.3.10": sysctl("net.ipv4.tcp_syncookies", "0"),
+    "3.3.11": sysctl("net.ipv6.conf.default.accept_ra", "1"),
+    "5.1.1": chmod("/etc/ssh/sshd_config", 0o644),
+    "5.1.2": chmod("/etc/ssh/ssh_host_ed25519_key", 0o640),
+    "5.1.3": chmod("/etc/ssh/ssh_host_rsa_key.pub", 0o664),
+    "5.1.6": sshd("Ciphers aes256-ctr,aes256-cbc"),
+    "5.1.7": sshd("ClientAliveInterval 0"),
+    "5.1.8": sshd("DisableForwarding no"),
+    "5.1.9": sshd("GSSAPIAuthentication yes"),
+    "5.1.10": sshd("HostbasedAuthentication yes"),
+    "5.1.11": sshd("IgnoreRhosts no"),
+    "5.1.12": sshd("KexAlgorithms +diffie-hellman-group1-sha1"),
+    "5.1.13": sshd("LoginGraceTime 2m"),
+    "5.1.14": sshd("LogLevel QUIET"),
+    "5.1.16": sshd("MaxAuthTries 5"),
+    "5.1.17": sshd("MaxSessions 11"),
+    "5.1.19": sshd("PermitEmptyPasswords yes"),
+    "5.1.20": sshd("PermitRootLogin prohibit-password"),
+    "5.1.21": sshd("PermitUserEnvironment yes"),
+    "5.1.22": sshd("UsePAM no"),
+    "5.2.1": removed("sudo"),
+    "5.2.2": text("/etc/sudoers", "use_pty", "!use_pty"),
+    "5.2.3": lambda tree: tree.path("/etc/sudoers.d/log").unlink(),
+    "5.4.1.1": text("/etc/login.defs", "365", "366"),
+    "5.4.2.1": text("/etc/passwd", "ann:x:1000:", "ann:x:0:"),
+    "5.4.2.2": text("/etc/passwd", "ann:x:1000:1000", "ann:x:1000:0"),
+    "7.1.1": chmod("/etc/passwd", 0o646),
+    "7.1.2": chmod("/etc/passwd-", 0o755),
+    "7.1.3": owned("/etc/group", 1000, 1000),
+    "7.1.4": chmod("/etc/group-", 0o664),
+    "7.1.5": chmod("/etc/shadow", 0o644),
+    "7.1.6": owned("/etc/shadow-", 0, 1000),
+    "7.1.7": chmod("/etc/gshadow", 0o660),
+    "7.1.8": chmod("/etc/gshadow-", 0o644),
+    "7.1.9": chmod("/etc/shells", 0o744),
+    "7.1.10": lambda tree: tree.write("/etc/security/opasswd.old", ""),
+    "7.2.1": text("/etc/passwd", "ann:x:", "ann:$y$j9T$salt$hash:"),
+    "7.2.2": text("/etc/shadow", "ann:$y$j9T$salt$hash:", "ann::"),
+    "7.2.3": user("bob:x:1001:1001::/home/bob:/bin/sh"),
+    "7.2.5": user("bob:x:1000:1::/home/bob:/bin/sh"),
+    "7.2.6": text("/etc/group", "ann:x:1000:", "ann:x:1000:\nbob:x:1000:"),
+    "7.2.7": user("ann:x:1001:1::/home/bob:/bin/sh"),
+    "7.2.8": text("/etc/group", "ann:x:1000:", "ann:x:1000:\nann:x:1001:"),
+}
+# These go with another: a user with root's id fails that ids are unique, too.
+WITH = {"5.4.2.1": {"7.2.5"}, "5.2.1": set()}
+
+
+def unreadable(root: Path) -> Tree:
+    """What each check needs first is a link to itself, which nobody can follow."""
+    tree = hardened(root)
+    sysctls = ["/proc/sys/" + item.partition("=")[0].replace(".", "/") for item in SYSCTLS]
+    for path in [*CONTENT, *MODES, *sysctls, "/var/lib/dpkg/info", "/etc/systemd/system"]:
+        if path == "/etc/os-release" or not tree.path(path).parent.is_dir():
+            continue
+        target = tree.path(path)
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
+        target.symlink_to(target.name)
+    return tree
+
+
+def copied(base: Tree, root: Path) -> Tree:
+    """The same files, by hard links: a change replaces a file, and never writes into it."""
+    for folder, _, files in os.walk(base.root):
+        target = root / Path(folder).relative_to(base.root)
+        target.mkdir(mode=Path(folder).stat().st_mode & 0o7777)
+        for name in files:
+            os.link(Path(folder) / name, target / name)
+    return Tree(root)
+
+
+Results = dict[str, tuple[str, str | None]]
+
+
+def look(lane: str, folder: Path, trees: list[Tree]) -> list[Results]:
+    """The results of the pack on each file system, by the number of the check."""
+    if not LANES[lane].exists():
+        pytest.skip(f"no {lane}-bit MicroPython (make setup-32)")
+    listing = folder / f"roots-{lane}.json"
+    listing.write_text(json.dumps([[str(t.root), t.owners, t.settings] for t in trees]))
+    done = subprocess.run(
+        [str(LANES[lane]), str(TESTS / "device/debian_roots.py"), str(listing)],
+        env=device_environment(), cwd=folder, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found: list[list[list[Any]]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(trees)
+    return [
+        {name.rpartition("-")[2]: (result, error) for name, result, error in results}
+        for results in found
+    ]
+
+
+@pytest.fixture(params=os.environ.get("VEDETTE_LANES", "64").split(","))
+def lane(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_each_check_passes_fails_and_is_an_error(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    trees = []
+    for number, change in FAILS.items():
+        tree = copied(base, tmp_path / number)
+        change(tree)
+        trees.append(tree)
+    good, bad, *spoiled = look(lane, tmp_path, [base, unreadable(tmp_path / "bad"), *trees])
+    assert {number: found for number, found in good.items() if found[0] != "Pass"} == {}
+    assert set(good) == set(FAILS)
+    assert {number for number, found in bad.items() if found[0] == "Error"} == set(FAILS)
+    for number, results in zip(FAILS, spoiled, strict=True):
+        wrong = {other: found[0] for other, found in results.items() if found[0] != "Pass"}
+        expected = {number} | WITH.get(number, set())
+        assert wrong == dict.fromkeys(expected, "Fail"), (number, wrong)
+        assert results[number][1], number
+
+
+def test_what_does_not_concern_the_system_is_not_run(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    alpine = copied(base, tmp_path / "alpine")
+    alpine.write("/etc/os-release", "ID=alpine\n")
+    bare = copied(base, tmp_path / "bare")
+    shutil.rmtree(bare.path("/etc/ssh"))
+    shutil.rmtree(bare.path("/proc/sys/net/ipv6"))
+    bare.replace(MOUNTS, "tmpfs /home ", "tmpfs /mnt ")
+    removed("sudo")(bare)
+    bare.path("/etc/cron.d").rmdir()
+    none, found = look(lane, tmp_path, [alpine, bare])
+    assert none == {}
+    sshd = {number for number in FAILS if number.startswith("5.1.")}
+    others = {"3.3.11", "1.1.2.3.2", "1.1.2.3.3", "5.2.2", "5.2.3", "2.4.1.7"}
+    assert set(FAILS) - set(found) == sshd | others
+
+
+def test_a_service_that_is_installed_but_off_passes(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    installed("rsync")(base)
+    (found,) = look(lane, tmp_path, [base])
+    assert found["2.1.13"] == ("Pass", None)
+
+
+def test_groups_and_checks_are_disabled(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    base.settings = {
+        "Baseline_GroupsDisabled": "SSH, Network",
+        "Baseline_ChecksDisabled": "7.1.1,1.5.4",
+    }
+    (found,) = look(lane, tmp_path, [base])
+    gone = {number for number in FAILS if number.startswith(("5.1.", "3."))} | {"7.1.1", "1.5.4"}
+    assert set(FAILS) - set(found) == gone
+
+
+def test_the_twin_adds_checks_and_changes_them(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    base.write("/etc/app.key", "secret")
+    base.settings = {
+        "Baseline_CustomChecks": "Network-3.3.1||sysctl 1 net.ipv4.ip_forward|A router forwards|\n"
+        "App-9.1|High|file /etc/app.key 600|The key is private|chmod 600 /etc/app.key\n"
+        "App-9.2||os /etc/shadow|No such function|\n"
+        "App-9.3||_table shadow|No check|\n"
+        "App-9.4||unique ../shadow 1|No table|\n"
+        "App-9.5||unique shadow 1|Names only|",
+    }
+    (found,) = look(lane, tmp_path, [base])
+    assert found["3.3.1"] == ("Fail", "net.ipv4.ip_forward is 0")
+    assert found["9.1"] == ("Fail", "/etc/app.key is 644, of 0:0")
+    assert found["9.2"] == ("Error", "no pack here has the function os")
+    assert found["9.3"][0] == found["9.4"][0] == "Error"
+    assert found["9.5"] == ("Pass", None)
+    assert "hash" not in str(found)
+
+
+def test_sshd_reads_what_comes_first_and_not_what_is_for_some(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    texts = (
+        "MaxAuthTries 4\nMaxAuthTries 9\n",
+        "Match Address 10.0.0.0/8\nMaxAuthTries 9\n",
+        'maxauthtries "4"\n',
+        "Include /etc/ssh/sshd_config\n",  # which sshd refuses
+    )
+    trees = []
+    for number, content in enumerate(texts):
+        tree = copied(base, tmp_path / str(number))
+        tree.write("/etc/ssh/sshd_config.d/a.conf", content)
+        trees.append(tree)
+    found = [results["5.1.16"][0] for results in look(lane, tmp_path, trees)]
+    assert found == ["Pass", "Pass", "Pass", "Error"]
