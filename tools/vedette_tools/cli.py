@@ -15,6 +15,7 @@ from vedette_tools.commands import (
     flash,
     hub,
     monitor,
+    project,
     simulate,
     twin,
 )
@@ -24,6 +25,8 @@ app.add_typer(hub.app, name="hub")
 app.add_typer(device.app, name="device")
 app.add_typer(twin.app, name="twin")
 app.command()(boards.boards)
+app.command()(project.init)
+app.command()(project.check)
 app.command()(flash.flash)
 app.command()(deploy.deploy)
 app.command()(monitor.monitor)

@@ -14,7 +14,4 @@ Port = Annotated[
         "--port", "-p", envvar="VEDETTE_PORT", help="The board's serial port; else the only one."
     ),
 ]
-BoardName = Annotated[
-    str | None, typer.Option("--board", "-b", help="Which board it is, as `vedette boards` lists.")
-]
-Project = Annotated[Path, typer.Option(help="The folder with config.toml and app.py.")]
+Project = Annotated[Path, typer.Argument(help="The project's folder, with config.toml.")]
