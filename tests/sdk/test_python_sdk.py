@@ -186,6 +186,7 @@ def test_cloud_to_device_messages(hub: LocalHub) -> None:
 
 
 def test_provisioning_by_group_and_by_individual_enrolment(hub: LocalHub) -> None:
+    assert hub.connection["dps_host"] == "127.0.0.2" != hub.host
     group_key = sas.derive_key(hub.connection["dps_group_key"], "s-5")
     enrolment = hub.service.request("PUT", "/enrollments/s-6", {"deviceId": "s-6-device"})
     own_key = enrolment["attestation"]["symmetricKey"]["primaryKey"]

@@ -48,7 +48,7 @@ class BrokerConfig:
     directory: Path  # of the state: holds the configuration and the spool
     plugin: Path  # the compiled plugin
     certificates: Certificates
-    listener: Listener  # where devices connect
+    listeners: list[Listener]  # where devices connect: the hub's, and others
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Broker:
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: PluginProtocol(self._admit, self._events.spooled), self._path("hub")
         )
-        await self._launch(self._config.listener)
-        self._watch = asyncio.create_task(self._supervise(self._config.listener))
+        await self._launch(self._config.listeners)
+        self._watch = asyncio.create_task(self._supervise(self._config.listeners))
 
     async def stop(self) -> None:
         await self.suspend()
@@ -113,14 +113,16 @@ class Broker:
         self._events.died()
 
     async def resume(self, listener: Listener | None = None) -> None:
-        """Start the broker, elsewhere than configured where `listener` is given; if need be, go on
-        trying."""
-        listener = listener or self._config.listener
+        """Start the broker, with the hub's listener elsewhere than configured where `listener` is
+        given; if need be, go on trying."""
+        listeners = self._config.listeners
+        if listener:
+            listeners = [listener, *listeners[1:]]
         try:
-            await self._launch(listener)
+            await self._launch(listeners)
         except HubStartError as error:
             log.error("%s", error)
-        self._watch = asyncio.create_task(self._supervise(listener))
+        self._watch = asyncio.create_task(self._supervise(listeners))
 
     def stall(self, stalled: bool) -> None:
         """Have the broker stand still, with all connections open, or go on."""
@@ -141,7 +143,7 @@ class Broker:
             return f"- {_HUB_PATH}"
         return self._events.admit(request)
 
-    async def _supervise(self, listener: Listener) -> None:
+    async def _supervise(self, listeners: list[Listener]) -> None:
         while True:
             assert self._process
             status = await self._process.wait()
@@ -151,14 +153,14 @@ class Broker:
             while True:
                 await asyncio.sleep(RESTART_PAUSE_S)
                 try:
-                    await self._launch(listener)
+                    await self._launch(listeners)
                     break
                 except HubStartError as error:
                     log.error("%s", error)
 
-    async def _launch(self, listener: Listener) -> None:
+    async def _launch(self, listeners: list[Listener]) -> None:
         path = self._config.directory / "mosquitto.conf"
-        path.write_text(self._configuration(listener))
+        path.write_text(self._configuration(listeners))
         process = await asyncio.create_subprocess_exec(
             _mosquitto(),
             "-c",
@@ -197,9 +199,8 @@ class Broker:
         assert self._runtime
         return f"{self._runtime.name}/{name}"
 
-    def _configuration(self, listener: Listener) -> str:
+    def _configuration(self, listeners: list[Listener]) -> str:
         config, certificates = self._config, self._config.certificates
-        address, port = listener
         lines = [
             f"user {pwd.getpwuid(os.getuid()).pw_name}",
             "persistence false",
@@ -217,12 +218,15 @@ class Broker:
             f"plugin_opt_spool {config.directory / 'spool'}",
             f"plugin_opt_spool_number {self._next_spool()}",
             f"listener 0 {self._path('broker')}",
-            f"listener {port} {address}",
-            "max_qos 1",
-            f"certfile {certificates.server}",
-            f"keyfile {certificates.server_key}",
-            "tls_version tlsv1.2",
         ]
+        for address, port in listeners:
+            lines += [
+                f"listener {port} {address}",
+                "max_qos 1",
+                f"certfile {certificates.server}",
+                f"keyfile {certificates.server_key}",
+                "tls_version tlsv1.2",
+            ]
         return "\n".join(lines) + "\n"
 
 

@@ -45,7 +45,7 @@ class BrokerLink:
             client_id=self._secret,
             protocol=MQTTProtocolVersion.MQTTv311,
             transport="unix",
-            reconnect_on_failure=False,  # the broker is started again, and connected to, as a whole
+            reconnect_on_failure=False,  # each start of the broker is connected to anew
         )
         client.username_pw_set(self._user, self._secret)
         client.on_connect = on_connect

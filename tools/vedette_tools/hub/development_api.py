@@ -103,7 +103,7 @@ async def delete_authority(request: web.Request) -> web.Response:
 async def provisioning(request: web.Request) -> web.Response:
     """Where devices provision themselves."""
     hub = request.app[HUB]
-    return web.json_response({"scope": hub.provisioning.scope, "host": hub.device_host})
+    return web.json_response({"scope": hub.provisioning.scope, "host": hub.provisioning_host})
 
 
 @routes.get("/vedette/processes")

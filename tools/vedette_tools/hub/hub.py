@@ -46,9 +46,12 @@ Json = dict[str, Any]
 class Hub:
     """Lives on one event loop; the database has a thread of its own."""
 
-    def __init__(self, state: Path, broker: BrokerConfig, device_host: str) -> None:
-        """`device_host` is what devices know the hub by, with its port unless that is 8883."""
-        self.device_host = device_host
+    def __init__(
+        self, state: Path, broker: BrokerConfig, *, device_host: str, provisioning_host: str
+    ) -> None:
+        """`device_host` is what devices know the hub by, with its port unless that is 8883;
+        `provisioning_host` the same of the provisioning service."""
+        self.provisioning_host = provisioning_host
         self.broker = Broker(
             broker,
             BrokerEvents(
@@ -83,7 +86,7 @@ class Hub:
         )
         self.events = Events(self.database)
         self._spool = Spool(state / "spool")
-        self.faults = Faults(self.broker, self.sessions, broker.listener)
+        self.faults = Faults(self.broker, self.sessions, broker.listeners[0])
         self._devices = DeviceApi(
             store, self._spool, self.sessions.by_token, lambda: self.faults.active("throttle")
         )

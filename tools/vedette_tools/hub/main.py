@@ -30,6 +30,8 @@ from vedette_tools.hub.hub import Hub
 
 CONNECTION_FILE = "hub.json"
 LOCK_TIMEOUT_S = 3
+MQTT_PORT = 8883  # the only one that Microsoft's device SDKs know
+PROVISIONING_ADDRESS = "127.0.0.2"
 LOCAL_ADDRESSES = ("127.0.0.1", "::1", "0.0.0.0", "::")  # those that localhost leads to
 
 log = logging.getLogger("vedette.hub")
@@ -62,13 +64,19 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
     host = "localhost" if options.listen in LOCAL_ADDRESSES else options.listen
     mqtt_port = _choose_port(options.listen, options.mqtt_port, "--mqtt-port")
     https_port = _choose_port(options.listen, options.https_port, "--https-port")
+    provisioning_host = _provisioning_address(options.listen, mqtt_port) or host
     library = plugin.build(plugin.cache_directory())
     certificates = Certificates(options.state)
     certificates.prepare(options.listen)
+    listeners = [(options.listen, mqtt_port)]
+    if provisioning_host != host:
+        listeners.append((provisioning_host, mqtt_port))
+    port = "" if mqtt_port == MQTT_PORT else f":{mqtt_port}"
     hub = Hub(
         options.state,
-        BrokerConfig(options.state, library, certificates, (options.listen, mqtt_port)),
-        host if mqtt_port == 8883 else f"{host}:{mqtt_port}",
+        BrokerConfig(options.state, library, certificates, listeners),
+        device_host=host + port,
+        provisioning_host=provisioning_host + port,
     )
     try:
         await hub.start()
@@ -80,7 +88,7 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
                 "mqtt_host": host,
                 "mqtt_port": mqtt_port,
                 "https_port": https_port,
-                "dps_host": host,
+                "dps_host": provisioning_host,
                 "dps_port": mqtt_port,
                 "dps_scope": hub.provisioning.scope,
                 "dps_group_id": provisioning.DEFAULT_GROUP,
@@ -138,6 +146,18 @@ def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _provisioning_address(address: str, port: int) -> str | None:
+    """Where the provisioning service gets a listener of its own: device SDKs look for both on one
+    port, so it needs an address of its own. None where the two share theirs."""
+    if port != MQTT_PORT or not address.startswith("127."):
+        return None
+    try:
+        _choose_port(PROVISIONING_ADDRESS, port, "--mqtt-port")
+    except HubStartError:
+        return None  # taken, or an address that this system has not
+    return PROVISIONING_ADDRESS
 
 
 def _choose_port(address: str, port: int, option: str) -> int:
