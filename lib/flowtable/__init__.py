@@ -112,8 +112,6 @@ class FlowTable:
     `refused_hits`, their sightings; `evicted`, flows that gave way to newer ones.
     """
 
-    no_raise = True  # what nettap asks of count_in and count_out, to call them unguarded
-
     def __init__(self, slots=MAX_SLOTS, policy=DROP_NEW):
         self._buf = buf = bytearray(4 * _SLOTS + _RECORD * slots)
         buf[4 * _SEEDS : 4 * _HEADS] = os.urandom(4 * (_HEADS - _SEEDS))

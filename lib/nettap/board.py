@@ -8,33 +8,46 @@ def decode(address):
 
     Errors: ValueError where the first item is not a numeric address.
     """
-    return _parse(address[0]), address[1]
+    text, port = address[0], address[1]
+    if not text:
+        return bytes(4), port
+    if ":" not in text:
+        return bytes([int(part) for part in text.split(".")]), port
+    head, _, tail = text.split("%")[0].partition("::")
+    data = bytearray(16)
+    at = 0
+    for part in head.split(":"):
+        if part:
+            data[at : at + 2] = int(part, 16).to_bytes(2, "big")
+            at += 2
+    at = 16
+    for part in reversed(tail.split(":")):
+        if part:
+            data[at - 2 : at] = int(part, 16).to_bytes(2, "big")
+            at -= 2
+    return bytes(data), port
 
 
-def numeric(address, getaddrinfo):
-    """The address with its host name resolved, where `connect` takes names: on ESP32.
+def connect(sock, address, udp):
+    """Connect a native socket; (OSError or None, the address, 0: its local port is not known).
 
-    Resolved once, here, so that the flow has the very address that is connected to.
+    ESP32 takes a host name. It is resolved here, once, so that the flow has the very address that
+    is connected to.
     """
     if sys.platform == "esp32":
-        return getaddrinfo(address[0], address[1])[0][-1]
-    return address
+        try:
+            from socket import getaddrinfo  # the tap's, which remembers the name
+
+            address = getaddrinfo(address[0], address[1])[0][-1]
+        except Exception:  # connect says what is wrong with it
+            pass
+    try:
+        sock.connect(address)
+        return None, address, 0
+    except OSError as error:
+        return error, address, 0
 
 
-def local_end(sock, udp, v6):
-    """None: no board tells a socket's local end."""
-    return None
-
-
-def _parse(text):
-    if not text:
-        return bytes(4)
-    if ":" not in text:
-        return bytes([int(part) for part in text.split(".")])
-    head, _, tail = text.split("%")[0].partition("::")
-    left, right = _words(head), _words(tail)
-    return b"".join(left + [b"\0\0"] * (8 - len(left) - len(right)) + right)
-
-
-def _words(text):
-    return [int(part, 16).to_bytes(2, "big") for part in text.split(":") if part]
+def local_end(sock, udp, local, remote):
+    """`local` as it is: no board tells a socket's local end."""
+    return local

@@ -1,24 +1,34 @@
 """Where sockets end, on Linux: addresses are `sockaddr` structures; the kernel knows local ends.
 
-MicroPython has no getsockname. Where the port has `ffi`, libc's is called. Elsewhere the socket's
-inode is looked for among all sockets, by sock_diag(7). That takes a millisecond or more, as the
-kernel walks its whole hash table, so one look-up serves all sockets that wait for it.
+MicroPython has no getsockname. Where the port has `ffi`, libc's is called. Elsewhere the kernel is
+asked by sock_diag(7). It tells of one TCP socket at once, but wants both ends for that. So the
+local port is chosen here, at random and from the kernel's range, as the kernel would; before Linux
+6.3, where that cannot be, the socket's inode is looked for among all sockets. That takes a
+millisecond on a large machine, as the kernel walks its whole hash table, so it has a budget.
 """
 
 import os
 import socket
+import struct
 import time
 
 from micropython import const
 
-_SHARE = const(50)  # look-ups may take a fiftieth of the time,
-_BURST_US = const(1_000_000)  # and this much in a burst, some hundred connections and more
+_TCP = const(6)
+_UDP = const(17)
+_SHARE = const(50)  # walks may take a fiftieth of the time,
+_BURST_US = const(100_000)  # and this much in a burst
 _STATES = const(0xBBF)  # all but TIME_WAIT and LISTEN
+_LISTEN = const(1 << 10)
 _SOCKADDR = const(28)  # struct sockaddr_in6
+_EADDRNOTAVAIL = const(99)
+_IP_LOCAL_PORT_RANGE = const(51)  # ip(7), since Linux 6.3
+_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 _credit_us = _BURST_US
-_credited_ms = None
-_getsockname = None
+_credited_ms = time.ticks_ms()
+_getsockname = None  # libc's; False where there is none
+_ports = None  # first and number of the ports to choose from
 
 
 def decode(address):
@@ -27,78 +37,131 @@ def decode(address):
     return fields[1], fields[2]
 
 
-def numeric(address, getaddrinfo):
-    """The address as `connect` gets it: names are resolved before, here."""
-    return address
+def connect(sock, address, udp):
+    """Connect a native socket; (OSError or None, the address, the local port or 0).
 
-
-def local_end(sock, udp, v6):
-    """(address, port) of the local end of a native socket; None where it cannot be told.
-
-    False where that takes long: `local_ends` tells it of many sockets at once.
+    The port is what the kernel was asked for: only `local_end` knows what it took.
     """
+    port = 0 if udp or _libc() else _choose(sock)
+    error = _connect(sock, address)
+    if port and error and error.errno == _EADDRNOTAVAIL:  # taken: let the kernel choose
+        port = _restrict(sock, 0)
+        error = _connect(sock, address)
+    return error, address, port
+
+
+def local_end(sock, udp, local, remote):
+    """(address or None, port or 0) of the local end of a native socket, as far as can be told.
+
+    `local` is what is known or expected of it. `remote` is the other end, None of a socket that
+    listens or is bound.
+    """
+    if _libc():
+        end = _ask_libc(sock) or local
+    elif udp or not remote:
+        end = _walk(sock, udp, remote) or local
+    else:
+        end = _verified(sock, local, remote) or _walk(sock, udp, remote) or (local[0], 0)
+    if udp and remote and not end[0]:
+        end = _source(remote), end[1]
+    return end
+
+
+def _connect(sock, address):
+    try:
+        sock.connect(address)
+    except OSError as error:
+        return error
+
+
+def _choose(sock):
+    global _ports
+    try:
+        if _ports is None:
+            _ports = 0, 0
+            with open(_RANGE) as file:
+                low, high = file.read().split()
+                _ports = int(low), int(high) - int(low) + 1
+        if not _ports[0]:
+            return 0
+        return _restrict(sock, _ports[0] + struct.unpack("I", os.urandom(4))[0] % _ports[1])
+    except (OSError, ValueError):
+        _ports = 0, 0
+        return 0
+
+
+def _restrict(sock, port):
+    sock.setsockopt(0, _IP_LOCAL_PORT_RANGE, struct.pack("HH", port, port))
+    return port
+
+
+def _libc():
     global _getsockname
     if _getsockname is None:
-        _getsockname = _libc_getsockname()
-    if _getsockname:
-        return _ask_libc(sock)
-    return _ask_kernel((sock,), udp, v6)[0] if udp else False
+        try:
+            import ffi
 
-
-def affords():
-    """Whether `local_ends` would stay within its share of the time now."""
-    global _credit_us, _credited_ms
-    now = time.ticks_ms()
-    if _credited_ms is not None:
-        earned = max(0, time.ticks_diff(now, _credited_ms)) * (1000 // _SHARE)
-        _credit_us = min(_BURST_US, _credit_us + earned)
-    _credited_ms = now
-    return _credit_us > 0
-
-
-def local_ends(socks, v6):
-    """What `local_end` is, for a list of TCP sockets of one family: a list."""
-    global _credit_us
-    began = time.ticks_us()
-    ends = _ask_kernel(socks, False, v6)
-    _credit_us -= time.ticks_diff(time.ticks_us(), began)
-    return ends
-
-
-def _libc_getsockname():
-    try:
-        import ffi
-
-        return ffi.open("libc.so.6").func("i", "getsockname", "ipp")
-    except (ImportError, OSError):
-        return False
+            _getsockname = ffi.open("libc.so.6").func("i", "getsockname", "ipp")
+        except (ImportError, OSError):
+            _getsockname = False
+    return _getsockname
 
 
 def _ask_libc(sock):
     address = bytearray(_SOCKADDR)
     size = bytearray(_SOCKADDR.to_bytes(4, "little"))
-    return decode(address) if _getsockname(sock.fileno(), address, size) == 0 else None
+    if _getsockname(sock.fileno(), address, size) == 0:
+        return _end(*decode(address))
 
 
-def _ask_kernel(socks, udp, v6):
+def _end(address, port):
+    return address if any(address) else None, port
+
+
+def _source(remote):
+    # The address that datagrams to there go from: of a socket that is connected, nothing is sent.
+    probe = socket.socket(socket.sockaddr(remote)[0], socket.SOCK_DGRAM)
+    try:
+        return None if _connect(probe, remote) else local_end(probe, True, (None, 0), None)[0]
+    finally:
+        probe.close()
+
+
+def _verified(sock, local, remote):
+    # The local end if it is as expected. One query, of the kernel's hash table.
+    if not local[1]:
+        return None
+    from nettap import sock_diag
+
+    address = local[0] or _source(remote)
+    inode = sock_diag.inode_of(_TCP, address, local[1], *decode(remote)) if address else 0
+    return (address, local[1]) if inode and inode == _inode(sock) else None
+
+
+def _walk(sock, udp, remote):
+    # The local end, looked for among all sockets.
+    global _credit_us, _credited_ms
+    began = time.ticks_us()
+    now = time.ticks_ms()
+    earned = max(0, time.ticks_diff(now, _credited_ms)) * (1000 // _SHARE)
+    _credit_us = min(_BURST_US, _credit_us + earned)
+    _credited_ms = now
+    if _credit_us <= 0:
+        return None
     from nettap import sock_diag  # where there is ffi it is not needed
 
-    ends = [None] * len(socks)
     try:
-        places = {_inode(sock): i for i, sock in enumerate(socks)}
-        protocol = sock_diag.UDP if udp else sock_diag.TCP
-        family = sock_diag.INET6 if v6 else sock_diag.INET
-        for data, at, _ in sock_diag.sockets(protocol, family, _STATES):
-            inode = sock_diag.inode(data, at)
-            if inode in places:
-                ends[places[inode]] = sock_diag.local(data, at)
+        inode = _inode(sock)
+        states = _STATES if remote or udp else _LISTEN
+        for family in (sock_diag.INET, sock_diag.INET6):
+            for data, at, _ in sock_diag.sockets(_UDP if udp else _TCP, family, states):
+                if sock_diag.inode(data, at) == inode:
+                    return _end(*sock_diag.local(data, at))
     except (OSError, MemoryError):  # no sock_diag, no /proc, or no room for the answer
         pass
-    return ends
+    finally:
+        _credit_us -= time.ticks_diff(time.ticks_us(), began)
 
 
 def _inode(sock):
-    try:
-        return os.stat("/proc/self/fd/%d" % sock.fileno())[1]
-    except OSError:  # closed below us
-        return None
+    return os.stat("/proc/self/fd/%d" % sock.fileno())[1]

@@ -16,6 +16,7 @@ CONNECTOR = const(11)
 HEADER = const(16)
 
 _FAMILY = const(16)  # AF_NETLINK
+_REQUEST = const(1)  # NLM_F_REQUEST
 _REQUEST_DUMP = const(0x301)  # NLM_F_REQUEST | NLM_F_DUMP
 _FIRST_KIND = const(16)  # below are NLMSG_DONE, NLMSG_ERROR and other control messages
 _TIMEOUT_S = const(1)
@@ -62,7 +63,7 @@ def dump(protocol, kind, body):
     """
     link = connect(protocol)
     try:
-        link.send(struct.pack("IHHII", HEADER + len(body), kind, _REQUEST_DUMP, 0, 0) + body)
+        link.send(_request(kind, _REQUEST_DUMP, body))
         for _ in range(_MAX_RECEIVES):
             data = link.recv(_RECEIVE)
             for kind, start, end in messages(data):
@@ -71,6 +72,26 @@ def dump(protocol, kind, body):
                 yield data, start, end
     finally:
         link.close()
+
+
+def ask(protocol, kind, body):
+    """(data, where its body begins, where it ends) of the message that answers; None if none does.
+
+    Errors: OSError.
+    """
+    link = connect(protocol)
+    try:
+        link.send(_request(kind, _REQUEST, body))
+        data = link.recv(_RECEIVE)
+    finally:
+        link.close()
+    for kind, start, end in messages(data):
+        if kind >= _FIRST_KIND:
+            return data, start, end
+
+
+def _request(kind, flags, body):
+    return struct.pack("IHHII", HEADER + len(body), kind, flags, 0, 0) + body
 
 
 def attributes(data, at, end):

@@ -17,6 +17,7 @@ LISTEN = const(10)  # states, linux/tcp_states.h
 CLOSE = const(7)  # of UDP: not connected
 
 _BY_FAMILY = const(20)  # SOCK_DIAG_BY_FAMILY
+_ANY_STATE = const(0xFFF)
 _ANY_COOKIE = b"\xff" * 8
 _TCP_DESTROYED = const(0b101)  # SKNLGRP_INET_TCP_DESTROY and _INET6_TCP_DESTROY
 _INFO = const(2)  # INET_DIAG_INFO
@@ -33,6 +34,15 @@ def sockets(protocol, family, states, info=False):
     extensions = 1 << _INFO - 1 if info else 0
     body = struct.pack("BBBBI", family, protocol, extensions, 0, states) + bytes(40) + _ANY_COOKIE
     return netlink.dump(netlink.SOCK_DIAG, _BY_FAMILY, body)
+
+
+def inode_of(protocol, laddr, lport, raddr, rport):
+    """The `inode` of the socket with these ends, 0 if there is none. Errors: OSError."""
+    family = INET6 if len(laddr) == 16 else INET
+    body = struct.pack("BBxxI", family, protocol, _ANY_STATE) + struct.pack(">HH", lport, rport)
+    body += struct.pack("16s16s4x", laddr, raddr) + _ANY_COOKIE
+    found = netlink.ask(netlink.SOCK_DIAG, _BY_FAMILY, body)
+    return inode(found[0], found[1]) if found else 0
 
 
 def destroyed():

@@ -25,7 +25,6 @@ def main(way, name, *arguments):
         sockets.install(table)
     __import__(name).main(*arguments)
     if way == "tap":
-        sockets.settle()
         print("\x02" + json.dumps({"flows": flows(table), "errors": sockets.errors}))
 
 

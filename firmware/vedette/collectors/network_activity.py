@@ -55,7 +55,6 @@ class Collector(Base):
 
     def hand_over(self):
         agent, table = self.agent, self.table
-        sockets.settle()
         count = table.live
         if not count:
             self.interval()
