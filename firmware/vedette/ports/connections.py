@@ -18,7 +18,7 @@ _STATES = const(0xB77)  # of TCP: all but SYN_RECV, TIME_WAIT, CLOSE, LISTEN
 _CONNECTED = const(0x2)  # of UDP
 _FAMILIES = (sock_diag.INET, sock_diag.INET6)
 _RECEIVE = const(4096)
-_LISTENING_MS = const(50)
+_LISTENING_MS = const(5)  # between two looks at what listens
 _MAX = const(0xFFFFFFFF)
 
 # What is kept of a socket.
@@ -30,14 +30,16 @@ _FLOW = const(4)
 
 
 class Connections:
-    """`udp` says whether connected UDP sockets are to be reported as well, without bytes."""
+    """With `udp`, connected UDP sockets are reported as well, without bytes."""
 
-    def __init__(self, table, own, udp):
+    udp = False
+
+    def __init__(self, table, own):
         self._table = table
         self._own = own
-        self._udp = udp
         self._sockets = {}  # by cookie
         self._round = 0
+        self._tries = {}  # (round, whether its socket was seen) of each that began, by its ends
         self._ports = self._ports_before = set()  # that listen
         self._listened = 0
         try:
@@ -65,6 +67,15 @@ class Connections:
             for data, at, end in sock_diag.received(received):
                 self._last(data, at, end)
 
+    def tried(self, laddr, lport, raddr, rport):
+        """Told of each connection that begins from here.
+
+        One that is refused may leave no socket behind by which it could be seen.
+        """
+        ends = laddr, lport, raddr, rport
+        if ends not in self._tries and len(self._tries) < _SOCKETS_MAX:
+            self._tries[ends] = self._round, False
+
     def close(self):
         if self._gone:
             self._gone.close()
@@ -76,9 +87,15 @@ class Connections:
         for family in _FAMILIES:
             for data, at, end in sock_diag.sockets(TCP, family, _STATES, info=True):
                 self._see(TCP, data, at, end)
-            if self._udp:
+            if self.udp:
                 for data, at, end in sock_diag.sockets(UDP, family, _CONNECTED):
                     self._see(UDP, data, at, end)
+        for ends, (began, seen) in list(self._tries.items()):
+            if began < self._round - 1:
+                del self._tries[ends]
+                laddr, lport, raddr, rport = ends
+                if not seen and not self._own.has(0, lport, (raddr, rport)):
+                    self._own.open(TCP, OUT, laddr, lport, raddr, rport, protocols.by_port(rport))
         if not self._gone or len(self._sockets) >= _SOCKETS_MAX:
             for cookie, socket in list(self._sockets.items()):
                 if socket[_ROUND] != self._round:
@@ -114,12 +131,8 @@ class Connections:
         transferred = sock_diag.transferred(data, at, end)
         socket = self._sockets.pop(sock_diag.cookie(data, at), None)
         if socket is None:
-            lport, rport = sock_diag.local(data, at)[1], sock_diag.remote(data, at)[1]
-            if not (rport and transferred):  # it listened, or was never connected
-                return
-            age_ms = time.ticks_diff(time.ticks_ms(), self._listened)
-            if lport not in self._ports and age_ms > _LISTENING_MS:
-                self._listen()
+            if not (sock_diag.remote(data, at)[1] and transferred):
+                return  # it listened, or was never connected
             socket = self._new(TCP, data, at)
             self._open(socket)
         self._count(socket, transferred)
@@ -127,15 +140,24 @@ class Connections:
     def _new(self, protocol, data, at):
         laddr, lport = sock_diag.local(data, at)
         raddr, rport = remote = sock_diag.remote(data, at)
+        way = OUT
         if protocol == UDP:
             own = self._own.has_port(lport)
         else:
             own = self._own.has(sock_diag.inode(data, at), lport, remote)
-        heard = lport in self._ports or lport in self._ports_before
-        way = IN if protocol == TCP and heard else OUT
-        app = protocols.by_port(rport if way else lport)
-        flow = None if own else (protocol, way, laddr, lport, raddr, rport, app)
-        return [0, 0, 0, 0, flow]
+            ends = laddr, lport, raddr, rport
+            if ends not in self._tries and self._hears(lport):
+                way = IN
+            elif len(self._tries) < _SOCKETS_MAX:
+                self._tries[ends] = self._round, True  # `tried` may be told later than this
+        app = protocols.by_port(rport if way == OUT else lport)
+        return [0, 0, 0, 0, None if own else (protocol, way, laddr, lport, raddr, rport, app)]
+
+    def _hears(self, port):
+        if port not in self._ports:
+            if time.ticks_diff(time.ticks_ms(), self._listened) > _LISTENING_MS:
+                self._listen()
+        return port in self._ports or port in self._ports_before
 
     def _open(self, socket):
         if socket[_FLOW]:

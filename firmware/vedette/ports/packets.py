@@ -1,8 +1,9 @@
 """UDP and ICMP of all programs on Linux, packet by packet, into the flow table.
 
 packet(7), for who may (CAP_NET_RAW). A filter in the kernel lets through the beginning of each
-datagram and ICMP message, and nothing of TCP, whose bytes the kernel counts itself. What is only
-passed on, for others, is left out, and so is neighbour discovery, as ARP is.
+datagram and ICMP message, and of TCP, whose bytes the kernel counts itself, only what begins a
+connection from here. What is passed on for others is left out, and so is neighbour discovery, as
+ARP is.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import struct
 import time
 
 import uctypes
-from flowtable import ICMP, IN, OUT, UDP
+from flowtable import ICMP, IN, OUT, TCP, UDP
 from micropython import const
 from nettap import netlink, protocols
 
@@ -38,16 +39,26 @@ _IFA_LOCAL = const(2)
 # Classic BPF, linux/filter.h: code u16, instructions to skip if true u8, if false u8, operand u32.
 _FILTER = (
     (0x28, 0, 0, 0xFFFFF000),  # load the frame's protocol
-    (0x15, 6, 0, 0x86DD),  # IPv6: on to its next header
-    (0x15, 0, 11, 0x0800),  # neither: refuse
+    (0x15, 9, 0, 0x86DD),  # IPv6: on to its next header
+    (0x15, 0, 21, 0x0800),  # neither: refuse
     (0x28, 0, 0, 6),  # load the place of the fragment
-    (0x45, 9, 0, 0x1FFF),  # not the first: refuse
+    (0x45, 19, 0, 0x1FFF),  # not the first: refuse
     (0x30, 0, 0, 9),  # load the protocol
-    (0x15, 6, 0, 17),  # UDP: take
-    (0x15, 5, 6, 1),  # ICMP: take; else refuse
+    (0x15, 16, 0, 17),  # UDP: take
+    (0x15, 15, 0, 1),  # ICMP: take
+    (0x15, 0, 15, 6),  # neither is it TCP: refuse
+    (0xB1, 0, 0, 0),  # x: length of the header
+    (0x05, 0, 0, 5),  # on to TCP
     (0x30, 0, 0, 6),  # load the next header
-    (0x15, 3, 0, 17),  # UDP: take
-    (0x15, 0, 3, 58),  # not ICMPv6: refuse
+    (0x15, 10, 0, 17),  # UDP: take
+    (0x15, 7, 0, 58),  # ICMPv6: on to its type
+    (0x15, 0, 9, 6),  # neither is it TCP: refuse
+    (0x01, 0, 0, _IPV6),  # x: length of the header
+    (0x50, 0, 0, 13),  # load the flags
+    (0x54, 0, 0, 0x12),  # of them SYN and ACK
+    (0x15, 0, 5, 0x02),  # not SYN alone: refuse
+    (0x30, 0, 0, 0xFFFFF004),  # load the way that the packet goes
+    (0x15, 2, 3, _OUTGOING),  # a connection that begins here: take
     (0x30, 0, 0, 40),  # load the type of the message
     (0x35, 1, 0, 130),  # neighbours, routers, group members: refuse; errors and echoes: take
     (0x06, 0, 0, _HEAD),
@@ -82,11 +93,15 @@ def _addresses():
 
 
 class Packets:
-    """Errors: OSError where packets are not for us to see."""
+    """`tried(local address, port, remote address, port)` is told of each connection that begins.
 
-    def __init__(self, table, own):
+    Errors: OSError where packets are not for us to see.
+    """
+
+    def __init__(self, table, own, tried):
         self._table = table
         self._own = own
+        self._tried = tried
         self._link = _open()
         self._flows = {}  # [token, direction] by flow
         self._addresses = _addresses()
@@ -101,8 +116,7 @@ class Packets:
                     data, address = self._link.recvfrom(_HEAD)
                 except OSError:  # no more
                     break
-                if len(data) >= _IPV4 + 8:
-                    self._take(data, address[_TYPE])
+                self._take(data, address[_TYPE])
             else:
                 await asyncio.sleep_ms(_PAUSE_MS)
 
@@ -110,30 +124,33 @@ class Packets:
         self._link.close()
 
     def _take(self, data, kind):
+        # This is before the kernel has looked whether a packet is well made.
+        if len(data) < _IPV4:
+            return
         if data[0] >> 4 == 4:
             at = (data[0] & 15) * 4
             protocol, size = data[9], (data[2] << 8 | data[3]) - at
-            addresses = data[12:16], data[16:20]
+            laddr, raddr = data[12:16], data[16:20]
         else:
             at = _IPV6
             protocol, size = data[6], data[4] << 8 | data[5]
-            addresses = data[8:24], data[24:40]
-        ports = 0, 0
-        if protocol == UDP:
-            sport, dport, size = struct.unpack_from(">HHH", data, at)
-            ports = sport, dport
-            size -= 8
+            laddr, raddr = data[8:24], data[24:40]
+        if len(data) < at + 8 or size < 8:
+            return
+        lport, rport, length = struct.unpack_from(">HHH", data, at)
         way = OUT if kind == _OUTGOING else IN
-        (laddr, raddr), (lport, rport) = addresses, ports
         if way == IN:
             laddr, raddr, lport, rport = raddr, laddr, rport, lport
         if kind in (_BROADCAST, _MULTICAST) or not any(laddr):
             laddr = None
         elif not self._is_ours(laddr):
             return  # passed on, for others
-        if protocol == UDP and self._own.has_port(lport):
-            return
-        self._count((UDP if protocol == UDP else ICMP, laddr, lport, raddr, rport), way, size)
+        if protocol == TCP:
+            self._tried(laddr, lport, raddr, rport)
+        elif protocol != UDP:
+            self._count((ICMP, laddr, 0, raddr, 0), way, size)
+        elif not self._own.has_port(lport):
+            self._count((UDP, laddr, lport, raddr, rport), way, max(length - 8, 0))
 
     def _is_ours(self, address):
         if address in self._addresses or len(address) == 4 and address[0] == _LOOPBACK:

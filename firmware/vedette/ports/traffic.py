@@ -17,12 +17,13 @@ class Traffic:
 
     def __init__(self, agent, table):
         self._own = Own(table)
+        self._connections = Connections(table, self._own)
         try:
-            self._packets = Packets(table, self._own)
+            self._packets = Packets(table, self._own, self._connections.tried)
         except OSError:
             self._packets = None
+            self._connections.udp = True
             log.info("may not see packets: no ICMP, no bytes of UDP")
-        self._connections = Connections(table, self._own, not self._packets)
         runs = [self._connections.run, self._connections.run_gone]
         if self._packets:
             runs.append(self._packets.run)
