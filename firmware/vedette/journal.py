@@ -75,7 +75,7 @@ class Journal:
             if anew:
                 await _put(file, struct.pack("<4I", *self._day))
             for offset in outbox.entries():
-                if not outbox.mark(offset, KEPT) or anew:
+                if not outbox.mark(offset, KEPT) or anew:  # the mark is written with it
                     await _put(file, outbox.record(offset))
             file.flush()  # to the medium, also where closing is no promise
 

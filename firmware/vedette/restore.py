@@ -8,7 +8,7 @@ from binascii import crc32
 from iothub import clock
 from micropython import const
 
-from .outbox import FORMAT, HEADER, KEPT, STAMPED, VERSION
+from .outbox import FORMAT, HEADER, STAMPED, VERSION
 
 _DAY = const(16)
 _FLAGS = const(2)  # among the fields from `kind` on
@@ -51,7 +51,6 @@ def _read(file, outbox, day):
         size -= HEADER
         if length < HEADER or size <= 0:
             return damaged + 1
-        fields[_FLAGS] |= KEPT
         if not fields[_FLAGS] & STAMPED:
             fields[_WHEN] = clock.uptime()
         view = outbox.reserve(size, *fields) if version == VERSION else None

@@ -1,0 +1,85 @@
+"""The flow table's way into the outbox, when the heap is full at the worst moment."""
+
+import micropython
+from vedette import log, tap
+
+tap.install()
+
+from iothub import clock  # noqa: E402
+from vedette.collectors import network_activity  # noqa: E402
+from vedette.outbox import Outbox  # noqa: E402
+from vedette.settings import Settings  # noqa: E402
+
+log.level = 0
+
+
+class Agent:
+    """As much of the agent as the collector asks for."""
+
+    objects = False
+
+    def __init__(self):
+        self.settings = Settings({})
+        self.outbox = Outbox()
+        self.since = {"NetworkActivity": clock.uptime() - 60}
+        self.counters = {"events_collected": 0, "collections_deferred": 0}
+
+
+def _collector():
+    collector = network_activity.Collector(Agent())
+    tap.table.clear()
+    for number in range(20):
+        remote = bytes((10, 0, 0, number))
+        token = tap.table.open(6, 1, bytes((10, 0, 0, 7)), 40000 + number, remote, 443)
+        tap.table.count_out(token, 100)
+    return collector
+
+
+def _flows(outbox):
+    return [outbox.content(offset)[outbox.header(offset)[5]] for offset in outbox.entries()]
+
+
+def test_once_the_table_is_empty_the_event_needs_no_heap():
+    collector = _collector()
+    agent = collector.agent
+    plain = tap.table.drain
+
+    def drain(view):
+        count = plain(view)
+        micropython.heap_lock()
+        return count
+
+    tap.table.drain = drain
+    try:
+        done = collector.hand_over()
+    finally:
+        micropython.heap_unlock()
+        tap.table.drain = plain
+    assert done and tap.table.live == 0
+    assert _flows(agent.outbox) == [20] and agent.counters["events_collected"] == 1
+    assert clock.uptime() - agent.since["NetworkActivity"] <= 1
+
+
+def test_without_heap_before_that_the_table_stays_as_it_is():
+    collector = _collector()
+    agent = collector.agent
+    since = agent.since["NetworkActivity"]
+    plain = agent.outbox.reserve
+
+    def reserve(size, *fields):
+        view = plain(size, *fields)
+        micropython.heap_lock()
+        return view
+
+    agent.outbox.reserve = reserve
+    try:
+        collector.hand_over()
+        raise AssertionError("this needs heap")
+    except MemoryError:
+        pass
+    finally:
+        micropython.heap_unlock()
+    assert tap.table.live == 20 and agent.outbox.count == 0
+    assert agent.since["NetworkActivity"] == since
+    agent.outbox.reserve = plain
+    assert collector.hand_over() and _flows(agent.outbox) == [20]
