@@ -1,0 +1,2 @@
+include("$(PORT_DIR)/variants/standard/manifest.py")
+include("../../firmware/manifest.py")

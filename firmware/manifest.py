@@ -1,0 +1,8 @@
+metadata(description="A security micro agent", version="0.1.0", license="MIT")
+add_library("vedette", "../lib")
+require("flowtable", library="vedette")
+require("iothub", library="vedette")
+require("nettap", library="vedette")
+package("vedette")
+module("boot.py")
+module("main.py")
