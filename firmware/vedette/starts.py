@@ -1,7 +1,7 @@
 """What became of earlier starts: counts those that did not hold, and keeps what ended one.
 
 One small file tells. A start writes it twice, once when it begins and once when it has held; one
-out of deep sleep not at all.
+out of deep sleep, or on a host, not at all.
 """
 
 import io
@@ -13,6 +13,7 @@ from . import ports
 
 _FILE = "starts"
 _TRIES = const(3)  # starts in a row that fail; then one without the agent
+_UNCOUNTED = (None, "DEEPSLEEP_RESET")  # a host, whose supervisor counts; many starts a day
 _FRAMES = const(3)  # of a traceback: the innermost
 _COLUMNS = const("reset_cause,error,where,failed_starts,safe_mode")
 
@@ -21,13 +22,13 @@ def begin(store):
     """Counts this start. False when too many in a row before it failed."""
     known = _load(store)
     cause = ports.load().reset_cause()
-    asleep = cause == "DEEPSLEEP_RESET"
-    # One that was switched off or went to sleep did not fail.
-    failed = 0 if asleep or cause == "PWRON_RESET" else known["count"]
+    counted = cause not in _UNCOUNTED
+    # One that was switched off did not fail either.
+    failed = known["count"] if counted and cause != "PWRON_RESET" else 0
     if failed >= _TRIES:
         _keep(store, known, safe_mode=True)
         return False
-    _keep(store, known, count=0 if asleep else failed + 1)
+    _keep(store, known, count=failed + 1 if counted else 0)
     return True
 
 
