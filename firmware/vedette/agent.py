@@ -20,6 +20,7 @@ from .store import FOLDER, Store
 
 _STOP_S = const(10)
 _HIGH = const(0)
+_ALERTS_S = const(30)
 _METHODS = const("collectNow,getBaseline,getStatus,restart,selfTest")
 
 
@@ -74,17 +75,19 @@ class Agent:
         self.sender = Sender(client, self.outbox, self.settings, self._identity())
         self.journal = Journal(journal, self.outbox, self.sender.day) if journal else None
         self.heap_low_water = gc.mem_free()
+        self.known = {}  # what `alerts` has to remember
         self.since = {}  # when each collector's last event was made, in seconds of uptime
         self.counters = {
             "events_collected": 0,
             "collections_deferred": 0,
             "settings_refused": 0,
             "app_errors": 0,
+            "alerts_held_back": 0,
         }
         self._own_client = own_client
         self.configuration = Configuration(self, module_identity)
         self._resident = {}
-        self._running = {}
+        self.running = {}
         self._tasks = []
         self._told = ""  # the client's last error, once it is in the log
 
@@ -96,6 +99,7 @@ class Agent:
         for name in collectors.RESIDENT:
             self._resident[name] = collectors.load(name, self)  # None: not on this platform
         self.restart(COLLECTORS)
+        self.scheduler.add("Alerts", self._check_alerts, _ALERTS_S, 0, _ALERTS_S)
         self.client.on_connection(self._on_connection)
         self.scheduler.every_beat(self._watch_connection)
         self.client.on_desired(self.configuration.on_desired)
@@ -135,7 +139,7 @@ class Agent:
 
     def hand_over(self):
         """Moves all that was collected into the outbox; False when it has no room for all."""
-        return all([collector.hand_over() for collector in self._running.values()])
+        return all([collector.hand_over() for collector in self.running.values()])
 
     def restart(self, names):
         """Stops these collectors, and starts those that the settings want, as they want them."""
@@ -145,7 +149,7 @@ class Agent:
             if resident and not self.settings[name + "_Disabled"]:
                 self.since[name] = clock.uptime()
                 if name in self._resident:
-                    self._running[name] = resident
+                    self.running[name] = resident
                     resident.start()
                 priority, period, longest = self.settings.schedule(name)
                 order = priority * len(COLLECTORS) + COLLECTORS.index(name)
@@ -154,9 +158,15 @@ class Agent:
     def _halt(self, names):
         for name in names:
             self.scheduler.remove(name)
-            resident = self._running.pop(name, None)
+            resident = self.running.pop(name, None)
             if resident:
                 resident.stop()
+
+    async def _check_alerts(self, _):
+        with Cold():
+            from . import alerts
+
+            await alerts.check(self)
 
     def _offer(self, method):
         try:
@@ -168,8 +178,8 @@ class Agent:
 
     async def collect(self, name):
         """Has a collector hand over what it has; False where there is none of that name."""
-        if name in self._running:
-            await self._running[name].collect()
+        if name in self.running:
+            await self.running[name].collect()
             return True
         with Cold():
             collector = None if name in self._resident else collectors.load(name, self)

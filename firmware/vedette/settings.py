@@ -34,6 +34,13 @@ SystemInformation_HardwareModel text  128
 SystemInformation_HardwareSerialNumber text  128
 SystemInformation_FirmwareVendor text  128
 SystemInformation_FirmwareVersion text  128
+Alerts_AllowedAddresses networks  1024
+Alerts_FlowsLimit integer 200 0 256 1
+Alerts_PortsLimit integer 8 0 64 1
+Alerts_UnknownPort boolean
+Alerts_BytesOutLimit integer 0 0 1000000000 1
+Alerts_FailedLoginsLimit integer 0 0 1000 1
+Alerts_ChangedFile boolean
 IothubModule_MessageTimeout integer 2880 1 44640 1
 Message_Format choice columns columns objects
 Message_MaxSize integer 65536 4096 262144 4096

@@ -52,11 +52,22 @@ def _check(value, kind, limits):
     elif kind == "checks":
         _check_checks(value, int(limits[0]))
     else:
-        if len(value) > int(limits[0]) or min(value or " ") < " ":
-            raise Refused("must have at most %s characters, no control characters" % limits[0])
-        numbers = [part for number in value.split(",") for part in number.strip().split(".")]
-        if kind == "numbers" and value and not all(part.isdigit() for part in numbers):
-            raise Refused('must be check numbers separated by commas, such as "3.3.5,2.2.1.1"')
+        _check_text(value, kind, int(limits[0]))
+
+
+def _check_text(value, kind, limit):
+    if len(value) > limit or min(value or " ") < " ":
+        raise Refused("must have at most %d characters, no control characters" % limit)
+    if kind == "networks":
+        from .networks import parse
+
+        try:
+            parse(value)
+        except ValueError as reason:
+            raise Refused("must be networks separated by commas: %s" % reason)
+    numbers = [part for number in value.split(",") for part in number.strip().split(".")]
+    if kind == "numbers" and value and not all(part.isdigit() for part in numbers):
+        raise Refused('must be check numbers separated by commas, such as "3.3.5,2.2.1.1"')
 
 
 def _check_checks(text, limit):

@@ -296,6 +296,29 @@ class FlowTable:
         if token >> 8 == self._cycle | self._buf[at + _GENERATION]:
             self._buf[at + _APP] = self._buf[at + _APP] & 0xE0 | app
 
+    def peek(self, index):
+        """The remote address of flow `index`, below `live`: 4 or 16 bytes, None where unknown."""
+        return _address(self._buf, 4 * _SLOTS + _RECORD * index)
+
+    def sent_to(self, index):
+        """Bytes out of all flows with the remote address of flow `index`; stops at 2**30 - 1."""
+        return self._sent(4 * _SLOTS + _RECORD * index, self.live)
+
+    @micropython.viper
+    def _sent(self, at: int, count: int) -> int:
+        p = ptr32(self._buf)
+        a = ptr32(int(p) + at)
+        total = 0
+        while count:
+            count -= 1
+            s = ptr32(int(p) + 4 * _SLOTS + _RECORD * count)
+            if s[0] == a[0] and s[1] == a[1] and s[2] == a[2] and s[3] == a[3]:
+                sent = s[_BYTES_OUT]
+                if sent < 0 or sent > _MAX_COUNT - total:
+                    return _MAX_COUNT
+                total += sent
+        return total
+
     def snapshot_size(self):
         """Bytes that `drain` writes for what is in the table now."""
         return _HEADER + _ADDRESS * self._locals + _RECORD * self.live

@@ -47,6 +47,7 @@ async def main(form):
     agent.start()
     for name in ("SystemInformation", "Heartbeat", "Statistics"):
         await agent.collect(name)
+    agent.alert("SelfTest", "A title", "A description", "Low")
     agent.complain("Some_Key", 'a "reason"')
     agent.store = Evidence()
     starts.report(agent, True)

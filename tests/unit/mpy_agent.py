@@ -134,7 +134,7 @@ async def test_a_damaged_configuration_file_means_defaults_and_is_counted():
 
 async def test_an_interval_without_flows_sends_nothing():
     client, agent = _start(store="empty")
-    await agent._running["NetworkActivity"].collect()
+    await agent.running["NetworkActivity"].collect()
     assert agent.outbox.count == 0
     await agent.stop()
 
@@ -142,7 +142,7 @@ async def test_an_interval_without_flows_sends_nothing():
 async def test_flows_without_room_in_the_outbox_stay_in_the_table():
     client, agent = _start(store="full", outbox_size=4096)
     client.connected = False
-    network = agent._running["NetworkActivity"]
+    network = agent.running["NetworkActivity"]
     for number in range(30):
         _connect(number)
     await network.collect()
@@ -165,11 +165,11 @@ async def test_a_disabled_collector_rests_and_starts_empty():
     client, agent = _start(store="disabled")
     client.push({"microAgent": dict(_QUIET, NetworkActivity_Disabled=True)}, 1, True)
     await client.until(1)
-    assert not agent._running
+    assert "NetworkActivity" not in agent.running
     _connect()
     client.push({"microAgent": {"NetworkActivity_Disabled": False}}, 2, False)
     await client.until(2)
-    assert list(agent._running) == ["NetworkActivity"] and tap.table.live == 0
+    assert "NetworkActivity" in agent.running and tap.table.live == 0
     await agent.stop()
 
 
@@ -195,7 +195,7 @@ async def test_flows_that_gave_way_are_told_of():
     await client.until(1)
     for number in range(20):
         _connect(number)
-    await agent._running["NetworkActivity"].collect()
+    await agent.running["NetworkActivity"].collect()
     await agent.stop()
     (told,) = client.named("ConfigurationError")
     key, reason = told["Payload"]["rows"][0]

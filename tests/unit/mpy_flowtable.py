@@ -220,6 +220,22 @@ def test_sort_brings_together_what_a_report_says_once():
         assert changes + 1 == len(set(str(run) for run in runs))
 
 
+def test_bytes_to_one_peer_are_summed_over_its_flows():
+    table = ft.FlowTable()
+    peers = (PEER, HOST6, b"\0" * 4)
+    for number, peer in enumerate(peers * 3):
+        token = table.open(ft.UDP, ft.OUT, HOST, 40000 + number, peer, 53)
+        table.count_out(token, 10 ** (number % 3) * 7)
+        table.count_in(token, 5)
+    table.open(ft.TCP, ft.IN, HOST, 80, None, 0)
+    assert [table.peek(i) for i in range(3)] == list(peers) and table.peek(9) is None
+    assert [table.sent_to(i) for i in range(3, 6)] == [21, 210, 2100]
+    most = (1 << 30) - 1
+    for size, total in ((most - 210, most), (1, most), (1 << 30, most), (1 << 30, most)):
+        table.count_out(table.open(ft.TCP, ft.OUT, HOST, 1, HOST6, 443), size)
+        assert table.sent_to(1) == total, (size, table.sent_to(1))
+
+
 def test_the_hot_path_and_the_look_up_take_no_heap():
     table = ft.FlowTable()
     tcp = table.open(ft.TCP, ft.OUT, HOST, 1, PEER, 80)

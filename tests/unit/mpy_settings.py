@@ -31,6 +31,13 @@ def test_every_key_of_the_contract_has_its_default():
         "Baseline_GroupsDisabled": "",
         "Baseline_ChecksDisabled": "",
         "Baseline_CustomChecks": "",
+        "Alerts_AllowedAddresses": "",
+        "Alerts_FlowsLimit": 200,
+        "Alerts_PortsLimit": 8,
+        "Alerts_UnknownPort": False,
+        "Alerts_BytesOutLimit": 0,
+        "Alerts_FailedLoginsLimit": 0,
+        "Alerts_ChangedFile": False,
         "IothubModule_MessageTimeout": 2880,
         "Message_Format": "columns",
         "Message_MaxSize": 65536,
@@ -138,6 +145,12 @@ def test_checks_of_ones_own_are_told_what_is_wrong_with_them():
         (["App-1.1|High|file|a|b"], "must be a string"),
     ):
         assert reason in _reason("Baseline_CustomChecks", text), (text, reason)
+
+
+def test_networks_are_cidr():
+    assert _reason("Alerts_AllowedAddresses", "10.0.0.0/8, fd00::/8") is None
+    assert "10.0.0/8 is no network" in _reason("Alerts_AllowedAddresses", "10.0.0/8")
+    assert "1024" in _reason("Alerts_AllowedAddresses", "10.0.0.0/8," * 100)
 
 
 def test_null_means_the_default_and_unknown_keys_are_told():

@@ -141,7 +141,7 @@ def test_every_other_event_keeps_to_the_schema(lane: str, form: str) -> None:
     VALIDATOR.validate(message)
     found = {event["Name"]: expand(event)["Payload"] for event in message["Events"]}
     collected = {"SystemInformation", "Heartbeat", "Statistics"}
-    assert set(found) == collected | {"ConfigurationError", "Crash"}
+    assert set(found) == collected | {"Alert", "ConfigurationError", "Crash"}
     assert all(len(payload) == 1 for payload in found.values())
     information = found["SystemInformation"][0]
     assert information["os_platform"] == "linux"

@@ -53,7 +53,8 @@ class Collector(Base):
                 "%d flows gave way to newer ones: raise it, or shorten the interval" % evicted,
             )
 
-    def hand_over(self):
+    def hand_over(self, priority=None):
+        """Moves the flows into the outbox, `priority` (0 High) instead of the twin's, if given."""
         agent, table = self.agent, self.table
         count = table.live
         if not count:
@@ -65,11 +66,13 @@ class Collector(Base):
         row_max = flows.OBJECTS_ROW_MAX if agent.objects else flows.COLUMNS_ROW_MAX
         rows = min((agent.settings["Message_MaxSize"] - FRAME_MAX) // row_max, count)
         parts = (count + rows - 1) // rows
+        if priority is None:
+            priority = agent.settings.schedule(self.name)[0]
         now = clock.uptime()
         view = agent.outbox.reserve(
             start + flows.room(table),
             FLOWS,
-            agent.settings.schedule(self.name)[0],
+            priority,
             OBJECTS if agent.objects else 0,
             parts,
             0,

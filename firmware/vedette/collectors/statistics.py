@@ -10,8 +10,8 @@ COLUMNS = (
     "events_expired,events_dropped,events_refused,collections_deferred,flows_refused,"
     "hits_refused,flows_evicted,table_high_water,outbox_high_water,reconnects,"
     "heap_low_water,scheduler_late_max_ms,job_errors,tap_errors,settings_refused,"
-    "files_corrupt,journal_errors,app_errors,day_messages,day_units,day_bytes,day_quota,"
-    "quota_waits"
+    "files_corrupt,journal_errors,app_errors,alerts_held_back,day_messages,day_units,"
+    "day_bytes,day_quota,quota_waits"
 )
 
 
@@ -50,6 +50,7 @@ class Collector(Base):
             agent.store.corrupt,
             agent.journal.errors if agent.journal else 0,
             counters["app_errors"],
+            counters["alerts_held_back"],
             sender.day[1],
             sender.day[2],
             sender.day[3],
