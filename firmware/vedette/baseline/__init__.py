@@ -1,7 +1,7 @@
 """The baseline: runs the checks of packs, one after the other, and says what each has found.
 
-A pack is a module with `BENCHMARK`, how its check ids begin ("*" stands for the platform), and
-`CHECKS`, one line a check:
+A pack is a module with a text `CHECKS`: in its first line how the check ids begin ("*" stands for
+the platform), then a line a check:
 
     Group-number|severity|function argument…|description|remediation
 
@@ -22,13 +22,12 @@ from micropython import const
 
 from ..cold import Cold
 
-PASS = "Pass"
-FAIL = "Fail"
-ERROR = "Error"
-SEVERITIES = ("High", "Medium", "Low")
 COLUMNS = "check_id,result,error,description,remediation,severity"
 
-_SEVERITY = "Medium"  # where the twin gives none
+_PASS = const("Pass")
+_FAIL = const("Fail")
+_ERROR = const("Error")
+_SEVERITY = const("Medium")  # where the twin gives none
 _FIELDS = const(5)
 _TEXT_MAX = const(200)  # characters, of what was found
 _LISTED_MAX = const(3)
@@ -62,7 +61,7 @@ def malformed(text):
             return "must have 5 fields, separated by |, in line %d" % count
         if not group.isalpha() or not all([part.isdigit() for part in number.split(".")]):
             return 'must begin line %d with a group and a number, such as "Network-2.8"' % count
-        if fields[1] and fields[1] not in SEVERITIES:
+        if fields[1] and fields[1] not in ("High", "Medium", "Low"):
             return "must have severity High, Medium or Low in line %d" % count
     return ""
 
@@ -87,13 +86,14 @@ def results(agent, facts):
                 pack = _load(name, facts)
             except Exception as error:  # whatever a user's pack does: the others are run
                 text = "the pack cannot be loaded: %s %s" % (type(error).__name__, error)
-                yield name, ERROR, text[:_TEXT_MAX], "", "", _SEVERITY
+                yield name, _ERROR, text[:_TEXT_MAX], "", "", _SEVERITY
                 continue
             yield
             if pack is None:
                 continue
-            prefix = pack.BENCHMARK.replace("*", facts.platform) + "-"
-            for fields in records(pack.CHECKS):
+            checks = records(pack.CHECKS)
+            prefix = next(checks)[0].replace("*", facts.platform) + "-"
+            for fields in checks:
                 changes = custom.pop(fields[0], fields)
                 fields = [change or field for change, field in zip(changes, fields)]
                 if chosen(fields):
@@ -106,7 +106,14 @@ def results(agent, facts):
     for fields in custom.values():
         if chosen(fields):
             error = "no pack here has the function " + fields[2].split(" ")[0]
-            yield "CUSTOM-" + fields[0], ERROR, error, fields[3], fields[4], fields[1] or _SEVERITY
+            yield (
+                "CUSTOM-" + fields[0],
+                _ERROR,
+                error,
+                fields[3],
+                fields[4],
+                fields[1] or _SEVERITY,
+            )
 
 
 def _names(agent, key):
@@ -131,11 +138,11 @@ def _load(name, facts):
     """Returns the pack, None where it does not concern this device."""
     __import__(name)
     pack = sys.modules[name]
-    if not name.startswith("vedette."):  # of those, Cold takes care
+    if not name.startswith("vedette."):  # the user's; of ours, Cold takes care
         del sys.modules[name]
-    problem = malformed(pack.CHECKS)
-    if problem or not isinstance(pack.BENCHMARK, str):
-        raise ValueError(problem or "BENCHMARK must be a string")
+        problem = malformed(pack.CHECKS.strip().partition("\n")[2])
+        if problem:
+            raise ValueError("CHECKS " + problem)
     return pack if getattr(pack, "concerns", bool)(facts) else None
 
 
@@ -154,12 +161,12 @@ def _result(pack, facts, fields, prefix):
         if hasattr(found, "send"):
             found = yield from found
     except (OSError, RuntimeError) as reason:
-        result, found = ERROR, str(reason)
+        result, found = _ERROR, str(reason)
     except Exception as error:  # a pack may be the user's; the text could show what it read
-        result, found = ERROR, "the check failed with " + type(error).__name__
+        result, found = _ERROR, "the check failed with " + type(error).__name__
     else:
         if found is None:
             return
-        result = FAIL if found else PASS
+        result = _FAIL if found else _PASS
     severity = severity or _SEVERITY
     yield prefix + name, result, found[:_TEXT_MAX] or None, description, remediation, severity

@@ -8,9 +8,8 @@ from micropython import const
 
 from . import listed
 
-BENCHMARK = "CIS-debian-12"
-
 CHECKS = """
+CIS-debian-12
 Filesystem-1.1.1.1|Low|module cramfs|cramfs cannot be loaded|Put "install cramfs /bin/false" into /etc/modprobe.d/
 Filesystem-1.1.1.2|Low|module freevxfs|freevxfs cannot be loaded|Put "install freevxfs /bin/false" into /etc/modprobe.d/
 Filesystem-1.1.1.3|Low|module hfs|hfs cannot be loaded|Put "install hfs /bin/false" into /etc/modprobe.d/

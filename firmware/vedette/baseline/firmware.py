@@ -8,9 +8,8 @@ import vedette
 
 from . import listed
 
-BENCHMARK = "MPY-*"
-
 CHECKS = """
+MPY-*
 Firmware-1.1|Medium|version 1.26|MicroPython is a version that is looked after|Flash the latest release
 Firmware-1.2|High|fixed 1.22:CVE-2023-7158 1.23:CVE-2024-8947 1.24:CVE-2024-8948 1.28:CVE-2026-1998|MicroPython has no known vulnerability|Flash the version named or a later one
 Firmware-1.3|Low|release|MicroPython is a release|Flash a release, not a preview
@@ -19,23 +18,21 @@ Firmware-1.5|Medium|added|No code was added since the deployment|Remove it, or d
 Firmware-1.6|Medium|place|The agent runs from where it was deployed to|Remove the copy that hides it, or deploy again
 """  # noqa: E501
 
-_CODE = (".py", ".mpy")
-
 
 def _number(text):
     major, _, minor = text.partition(".")
     return int(major), int(minor)
 
 
-def check_version(facts, oldest):
+def check_version(facts, limit):
     version = facts.version()
-    return "" if tuple(version[:2]) >= _number(oldest) else "%d.%d.%d" % tuple(version[:3])
+    return "" if tuple(version[:2]) >= _number(limit) else "%d.%d.%d" % tuple(version[:3])
 
 
-def check_fixed(facts, *fixes):
-    """Each of `fixes` is a version of MicroPython and what it has repaired."""
+def check_fixed(facts, *names):
+    """Each of `names` is a version of MicroPython and what it has repaired, as "1.22:CVE-…"."""
     version = tuple(facts.version()[:2])
-    fixes = [fix.split(":") for fix in fixes]
+    fixes = [name.split(":") for name in names]
     return listed([name + " until " + fix for fix, name in fixes if version < _number(fix)])
 
 
@@ -63,7 +60,7 @@ def check_added(facts):
     known = {path for _, path in facts.deployed()}
     yield
     added = []
-    for path in facts.files(_CODE):
+    for path in facts.files(True):
         if path not in known:
             added.append(path)
         yield

@@ -6,9 +6,8 @@ Debug Halting Control and Status Register; the RP2350's OTP row CRIT1.
 
 from . import listed
 
-BENCHMARK = "MPY-*"
-
 CHECKS = """
+MPY-*
 Hardware-5.1|Medium|register ESP32:3ff5a018:30:set ESP32S3:60007038:100000:set ESP32C3:60008838:100000:set RP2350:40134100:1:set|Secure boot is on|Sign the firmware and enable secure boot
 Hardware-5.2|High|register ESP32:3ff5a000:7f00000:odd ESP32S3:60007034:1c0000:odd ESP32C3:60008834:1c0000:odd|The flash is encrypted|Enable flash encryption
 Hardware-5.3|High|register ESP32:3ff5a018:40:set ESP32S3:60007030:80000:set ESP32S3:60007030:70000:odd ESP32C3:60008830:80000:set ESP32C3:60008830:70000:odd RP2350:40134100:4:set|The debug port is closed|Burn the fuse that disables JTAG or SWD
@@ -21,16 +20,16 @@ Hardware-5.9|Medium|usb_drive|The files are no USB drive|Call pyb.usb_mode("VCP"
 """  # noqa: E501
 
 
-def check_register(facts, *cases):
-    """Passes where one of this chip's cases holds; each is chip:address:mask:rule.
+def check_register(facts, *names):
+    """Passes where one of these holds of this chip; each is chip:address:mask:rule.
 
     The chip may end in "*". Rules: any bit of the mask "set", all "clear", an "odd" number of bits
     set, or "not-" a value; all numbers are hexadecimal.
     """
     chip = facts.chip()
     found = []
-    for case in cases:
-        name, address, mask, rule = case.split(":")
+    for name in names:
+        name, address, mask, rule = name.split(":")
         if chip != name and not (name[-1] == "*" and chip.startswith(name[:-1])):
             continue
         value = facts.register(int(address, 16)) & int(mask, 16)
@@ -47,11 +46,10 @@ def check_register(facts, *cases):
 
 
 def check_repl(facts):
-    return listed(facts.consoles())
+    return listed([name for name in facts.serial() if name[:3] not in ("MSC", "HID")])
 
 
 def check_usb_drive(facts):
     if facts.platform != "STM32":
         return None
-    mode = facts.usb_mode() or ""
-    return mode if "MSC" in mode else ""
+    return listed([name for name in facts.serial() if "MSC" in name])

@@ -4,9 +4,8 @@ import sys
 
 from . import listed
 
-BENCHMARK = "MPY-*"
-
 CHECKS = """
+MPY-*
 Network-2.1|High|webrepl|WebREPL is off|Remove webrepl from boot.py
 Network-2.2|High|webrepl_password 8|WebREPL asks for a password|Choose one of 8 or 9 characters with import webrepl_setup
 Network-2.3|High|access_point|The access point is not open|Set security to WPA2 or WPA3 and a key
@@ -28,13 +27,13 @@ def check_webrepl(facts):
     return "it is on" if _webrepl() else ""
 
 
-def check_webrepl_password(facts, shortest):
+def check_webrepl_password(facts, limit):
     if not _webrepl():
         return None
     settings = sys.modules.get("webrepl_cfg")
     if not settings:
         raise RuntimeError("it was started without webrepl_cfg.py: its password is not known")
-    return "" if len(settings.PASS) >= int(shortest) else "it is shorter than %s" % shortest
+    return "" if len(settings.PASS) >= int(limit) else "it is shorter than %s" % limit
 
 
 def check_access_point(facts):
@@ -50,12 +49,13 @@ def check_access_point(facts):
     return ""
 
 
-def check_access_point_name(facts, *starts):
+def check_access_point_name(facts, *names):
+    """Passes where it begins with none of these."""
     nic = facts.wlan(1)
     if not nic:
         return None
-    name = nic.config("ssid")
-    return name if name.startswith(starts) else ""
+    ssid = nic.config("ssid")
+    return ssid if any([ssid.startswith(name) for name in names]) else ""
 
 
 def check_bridge(facts):
@@ -82,10 +82,11 @@ def _ports(facts):
     return ["%s %d" % ("TCP" if port[0] == 6 else "UDP", port[2]) for port in facts.listening()]
 
 
-def check_closed(facts, *closed):
-    return listed([port for port in _ports(facts) if port[4:] in closed])
+def check_closed(facts, *names):
+    """Passes where none of these ports listens."""
+    return listed([port for port in _ports(facts) if port[4:] in names])
 
 
-def check_listening(facts, *expected):
-    """`expected` are port numbers."""
-    return listed([port for port in _ports(facts) if port[4:] not in expected])
+def check_listening(facts, *names):
+    """Passes where no ports but these listen."""
+    return listed([port for port in _ports(facts) if port[4:] not in names])

@@ -2,9 +2,8 @@
 
 from . import listed
 
-BENCHMARK = "MPY-*"
-
 CHECKS = """
+MPY-*
 Secrets-4.1|High|key SharedAccessKey=|No hub key is in a plain file|Use vedette provision, which keeps it in NVS, or encrypt the flash
 Secrets-4.2|High|key PRIVATE_KEY-----|No private key is in a plain file|Encrypt the flash
 Secrets-4.3|Medium|wifi_password|No Wi-Fi password is in a plain file|Use vedette provision, which keeps it in NVS, or encrypt the flash
@@ -14,7 +13,7 @@ Secrets-4.3|Medium|wifi_password|No Wi-Fi password is in a plain file|Use vedett
 def check_key(facts, name):
     """`name` is what stands before a key; "_" goes for a space."""
     name = name.replace("_", " ").encode()
-    return listed((yield from facts.holding(name, secret=True)))
+    return listed((yield from facts.holding(name, True)))
 
 
 def check_wifi_password(facts):

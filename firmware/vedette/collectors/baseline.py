@@ -28,7 +28,7 @@ class Collector(Base):
                 rows = []
                 size = run = passed = 0
             run += 1
-            if result[1] == baseline.PASS:
+            if result[1] == "Pass":
                 passed += 1
             else:
                 rows.append(list(result))

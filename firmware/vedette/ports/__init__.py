@@ -5,7 +5,11 @@ Each port module has the same functions; what the platform cannot tell is None.
 
 import sys
 
+from micropython import const
+
 _HOSTED = ("linux", "darwin")
+_PIECE = const(1024)
+_LINE_MAX = const(16384)
 
 
 def load():
@@ -24,3 +28,34 @@ def facts(agent):
     else:
         from .board_facts import Facts
     return Facts(agent)
+
+
+def pieces(path):
+    """Yields the content of a file, in bytes. Errors: OSError with the path."""
+    try:
+        with open(path, "rb") as file:
+            piece = file.read(_PIECE)
+            while piece:
+                yield piece
+                piece = file.read(_PIECE)
+    except OSError as error:
+        raise OSError(error.errno, path)
+
+
+def lines(path):
+    """Yields the lines of a file, without spaces around them: readline would read each character.
+
+    Errors: OSError with the path; RuntimeError where it is no text.
+    """
+    rest = b""
+    try:
+        for piece in pieces(path):
+            rest += piece
+            *whole, rest = rest.split(b"\n")
+            for line in whole:
+                yield str(line, "utf-8").strip()
+            if len(rest) > _LINE_MAX:
+                raise RuntimeError(path + " has a line that is too long")
+        yield str(rest, "utf-8").strip()
+    except UnicodeError:
+        raise RuntimeError(path + " is not UTF-8")

@@ -1,22 +1,19 @@
 """What the baseline's packs ask of a board: files, interfaces, registers. Loaded for a run."""
 
-import gc
 import json
 import os
 import sys
 
-from iothub import clock
 from micropython import const
 from nettap import sockets
 
 from .. import tap
+from . import lines, pieces
 
 _DIRECTORY = const(0x4000)  # what os.ilistdir says of one
 _DEPTH_MAX = const(8)
 _FILES_MAX = const(256)
 _CONFIG_MAX = const(4096)
-_LINE_MAX = const(256)
-_PIECE = const(1024)
 _FOLLOWING = const(16)  # bytes after a name that make it a secret
 _ENOENT = const(2)
 _SECRET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n\\"
@@ -56,12 +53,12 @@ class Facts:
             raise RuntimeError("this firmware has no machine.mem32 to read registers with")
         return machine.mem32[address]
 
-    def wlan(self, interface):
+    def wlan(self, number):
         """The station's (0) or the access point's (1) interface; None unless it is active."""
         try:
             import network
 
-            nic = network.WLAN(interface)
+            nic = network.WLAN(number)
         except (ImportError, AttributeError):  # a board without Wi-Fi
             return None
         return nic if nic.active() else None
@@ -72,36 +69,13 @@ class Facts:
             raise RuntimeError("the tap is not in place")
         return sockets.listening()
 
-    def usb_mode(self):
-        """What an STM32 is to the computer at its USB, such as "VCP+MSC"; None: nothing."""
-        import pyb
-
-        return pyb.usb_mode()
-
-    def consoles(self):
-        """Where the REPL can be typed to."""
+    def serial(self):
+        """Where the REPL can be typed to; of an STM32 what its USB is, such as "VCP+MSC"."""
         if self.platform != "STM32":
             return ["sys.stdin"] if hasattr(sys, "stdin") else []
         import pyb
 
-        uart = pyb.repl_uart()
-        found = [str(uart)] if uart else []
-        return found + ["USB"] if "VCP" in (pyb.usb_mode() or "") else found
-
-    def reset_cause(self):
-        return self.agent.port().reset_cause()
-
-    def storage(self):
-        """(total, free) bytes of the file system."""
-        return self.agent.port().storage()
-
-    def heap_free(self):
-        """Bytes, after a collection of garbage."""
-        gc.collect()
-        return gc.mem_free()
-
-    def clock_is_set(self):
-        return clock.is_set()
+        return [str(port) for port in (pyb.repl_uart(), pyb.usb_mode()) if port]
 
     def config(self):
         """The object in config.json; empty where there is none."""
@@ -120,49 +94,43 @@ class Facts:
 
     def deployed(self):
         """Yields (SHA-256 as hexadecimal digits, path) of what `vedette deploy` put here."""
-        try:
-            file = open("deployed.txt")
-        except OSError:
+        if not self.exists("deployed.txt"):
             raise RuntimeError("there is no deployed.txt: it was not deployed with vedette deploy")
-        with file:
-            if not file.readline(_LINE_MAX).startswith("vedette "):
-                raise RuntimeError("deployed.txt is damaged")
-            for _ in range(_FILES_MAX):
-                fields = file.readline(_LINE_MAX).strip().split(" ", 2)
-                if len(fields) == 3:
+        names = lines("deployed.txt")
+        count = 0
+        if next(names).startswith("vedette "):
+            for line in names:
+                fields = line.split(" ", 2)
+                if line and len(fields) != 3 or count == _FILES_MAX:
+                    break
+                if line:
+                    count += 1
                     yield fields[0], fields[2].lstrip("/")
-                elif fields != [""]:
-                    raise RuntimeError("deployed.txt is damaged")
+            else:
+                if count:
+                    return
+        raise RuntimeError("deployed.txt is damaged")
 
-    def files(self, suffixes=("",), folder="", depth=0):
-        """Yields the paths of files whose names end so."""
+    def files(self, code=False, folder="", depth=0):
+        """Yields the paths of all files, or those of code."""
         for entry in os.ilistdir(folder or "."):
             path = folder + entry[0]
             if entry[1] == _DIRECTORY:
                 if depth < _DEPTH_MAX:
-                    yield from self.files(suffixes, path + "/", depth + 1)
-            elif path.endswith(suffixes):
+                    yield from self.files(code, path + "/", depth + 1)
+            elif not code or path.endswith(".py") or path.endswith(".mpy"):
                 yield path
 
-    def pieces(self, path):
-        """Yields the content of a file."""
-        try:
-            with open(path, "rb") as file:
-                piece = file.read(_PIECE)
-                while piece:
-                    yield piece
-                    piece = file.read(_PIECE)
-        except OSError as error:
-            raise OSError(error.errno, path)
+    pieces = staticmethod(pieces)
 
-    def holding(self, name, suffixes=("",), secret=False):
+    def holding(self, name, secret):
         """A generator of None that returns the paths of files with these bytes in them.
 
-        With `secret`, what follows them must look like a key.
+        Either of code, or with `secret` of all files, where a key must follow.
         """
         found = []
         ahead = _FOLLOWING if secret else 0
-        for path in self.files(suffixes):
+        for path in self.files(not secret):
             before = b""
             for piece in self.pieces(path):
                 before += piece

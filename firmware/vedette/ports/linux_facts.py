@@ -4,7 +4,8 @@ import os
 
 from micropython import const
 
-_LINES_MAX = const(20000)  # of one file
+from . import lines
+
 _NAMES_MAX = const(1024)  # of one folder
 _MISSING = (2, 20)  # ENOENT, ENOTDIR
 
@@ -47,14 +48,7 @@ class Facts:
 
     def lines(self, path):
         """Yields the lines of a file, without spaces around them."""
-        try:
-            with open(self.root + path) as file:
-                for _, line in zip(range(_LINES_MAX), file):
-                    yield line.strip()
-        except OSError as error:
-            raise OSError(error.errno, path)
-        except UnicodeError:
-            raise RuntimeError(path + " is not UTF-8")
+        return lines(self.root + path)
 
     def paths(self, pattern):
         """Returns the paths that a pattern stands for: its last part may have one "*"."""
