@@ -32,6 +32,7 @@ class Desk:
         self.flash = self.board.folder
         self.project = folder / "project"
         self.project.mkdir()
+        (self.project / "config.toml").write_text('board = "unix"\ndevice = "board"\n')
 
     def write_app(self, says: str) -> None:
         (self.project / "app.py").write_text(f"async def main():\n    print({says!r})\n")
@@ -63,7 +64,7 @@ class Desk:
         return done.stdout if not code or "--json" in words else done.stderr
 
     def deploy(self, *words: str) -> dict[str, object]:
-        return json.loads(self.vedette("deploy", "--project", str(self.project), "--json", *words))
+        return json.loads(self.vedette("deploy", str(self.project), "--json", *words))
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ class SerialBoard:
         os.write(self._order_write, b"p")
 
     def wait_for(self, text: str) -> list[str]:
-        """The lines that it said since it was switched on, once one holds the text."""
+        """The lines that it said since it last started, once one holds the text."""
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             lines = self._said.decode(errors="replace").splitlines()
@@ -165,6 +165,7 @@ class SerialBoard:
             self._tell(data)
             return
         self._kill()
+        self._said = b""
         self._tell(b"MPY: soft reboot\r\n")
         self._start(("boot.py",) if self._raw else ("boot.py", "main.py"))
         if self._raw:

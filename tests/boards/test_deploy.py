@@ -59,16 +59,17 @@ def test_what_is_gone_from_the_project_is_removed(desk: Desk) -> None:
 def test_nothing_to_do(desk: Desk) -> None:
     before = desk.files()
     assert desk.deploy()["state"] == "unchanged"
-    assert "already" in desk.vedette("deploy", "--project", str(desk.project))
+    assert "already" in desk.vedette("deploy", str(desk.project))
     assert desk.files() == before
 
 
 def test_a_dry_run_changes_nothing(desk: Desk) -> None:
     before = desk.files()
     desk.write_app("second")
-    text = desk.vedette("deploy", "--project", str(desk.project), "--dry-run")
+    text = desk.vedette("deploy", str(desk.project), "--dry-run")
     assert "  send    app.mpy\n" in text and "would go to v-b" in text
     assert desk.files() == before
+    desk.board.wait_for("runs")  # it was interrupted, and goes on
 
 
 @pytest.mark.parametrize("after", [500, 9500])
@@ -76,7 +77,7 @@ def test_a_cut_line_leaves_the_version_before(desk: Desk, after: int) -> None:
     desk.write_app("second")
     (desk.project / "big.py").write_text("BIG = %r" % ("x" * 4000))
     desk.board.cut_after(after)
-    error = desk.vedette("deploy", "--project", str(desk.project), code=3)
+    error = desk.vedette("deploy", str(desk.project), code=3)
     assert error.startswith("error: the board on ") and "next: " in error
     desk.board.plug()
     assert "first" in said(desk)
@@ -94,7 +95,7 @@ def test_a_line_cut_anywhere_leaves_one_version_or_the_other(desk: Desk) -> None
             (desk.flash / path).write_bytes(data)
         desk.board.cut_after(after)
         done = desk.board.plugged
-        desk.vedette("deploy", "--project", str(desk.project), code=3 if done else 0)
+        desk.vedette("deploy", str(desk.project), code=3 if done else 0)
         desk.board.plug()
         lines = said(desk)
         seen.add("first" if "first" in lines else "second")
@@ -105,7 +106,7 @@ def test_a_line_cut_anywhere_leaves_one_version_or_the_other(desk: Desk) -> None
 def test_a_version_that_does_not_come_up_is_rolled_back(desk: Desk) -> None:
     before = desk.files()
     (desk.project / "asyncio.py").write_text("raise ValueError('no loop')")
-    error = desk.vedette("deploy", "--project", str(desk.project), code=5)
+    error = desk.vedette("deploy", str(desk.project), code=5)
     assert "the one before is in force again" in error and "no loop" in error
     after = desk.files()
     for path in ("current", "deployed.txt", "boot.py", "main.py"):
@@ -147,8 +148,9 @@ def test_a_watchdog_is_fed_meanwhile(desk: Desk) -> None:
     ("name", "text", "code", "says"),
     [
         ("vedette.py", "", 4, "vedette is a part of the agent"),
+        ("config.toml", 'board = "RPI_PICO_W"\ndevice = "d"\n', 4, "is no RPI_PICO_W"),
         ("main.py", "", 4, "a part of the agent"),
-        ("app.py", "def main(:\n", 1, "does not compile"),
+        ("app.py", "def main(:\n", 4, "app.py:1: SyntaxError"),
     ],
 )
 def test_a_project_that_cannot_be_deployed(
@@ -156,7 +158,7 @@ def test_a_project_that_cannot_be_deployed(
 ) -> None:
     (desk.project / name).write_text(text)
     before = desk.files()
-    words = ("deploy", "--project", str(desk.project), "--json")
+    words = ("deploy", str(desk.project), "--json")
     error = json.loads(desk.vedette(*words, code=code))
     assert says in json.dumps(error["error"])
     assert desk.files() == before

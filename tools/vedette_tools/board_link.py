@@ -23,6 +23,7 @@ from serial.tools import list_ports
 from vedette_tools.errors import NO_BOARD, CommandError
 
 BAUD = 115200
+NVS = "vedette"  # the namespace in which the agent looks
 READ_S = 5
 POLL_S = 0.1
 CHUNK = 768  # bytes of a file in one command
@@ -127,7 +128,7 @@ def find_port(port: str | None) -> str:
 
 
 class BoardLink:
-    """A board whose program was interrupted, with a heap just made. Used as a context."""
+    """A board whose program was interrupted. A context: at its end the program starts again."""
 
     def __init__(self, port: str) -> None:
         self.port = port
@@ -155,7 +156,7 @@ class BoardLink:
     ) -> None:
         with contextlib.suppress(OSError):
             if self._transport.in_raw_repl:
-                self._transport.exit_raw_repl()
+                self._restart()
             self._transport.close()
 
     def facts(self) -> Facts:
@@ -214,13 +215,24 @@ class BoardLink:
         )
         self.run(code, f"remove {path}")
 
+    def keep_secret(self, name: str, value: str) -> bool:
+        """Put a secret where no file shows it: the NVS of an ESP32. False where there is none."""
+        code = (
+            "try:\n import esp32\nexcept ImportError:print(0)\n"
+            f"else:\n n=esp32.NVS({NVS!r})\n n.set_blob({name!r},{value!r})\n n.commit();print(1)"
+        )
+        return self.run(code, f"keep {name}").strip() == "1"
+
     def start(self, timeout: float) -> Iterator[str]:
         """Start the board's own program, and yield the lines it says within `timeout` seconds."""
         with self._guarded("start"):
-            self._transport.exit_raw_repl()
-            self._transport.serial.write(b"\x04")
+            self._restart()
         with contextlib.suppress(OSError):
             yield from read_lines(self._transport.serial, time.monotonic() + timeout)
+
+    def _restart(self) -> None:
+        self._transport.exit_raw_repl()
+        self._transport.serial.write(b"\x04")  # a soft reset, which runs main.py
 
     @contextlib.contextmanager
     def _guarded(self, task: str) -> Iterator[None]:

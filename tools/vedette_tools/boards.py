@@ -35,7 +35,6 @@ class Board:
     flash: int | None
     heap: int
     filesystem: str
-    nvs: bool
     processes: bool
     watchdog_max: int
     mpy_budget: int
@@ -53,6 +52,12 @@ class Board:
         if config.get("watchdog", 0) > self.watchdog_max:
             found["watchdog"] = f"the watchdog of {self.name} waits {self.watchdog_max} s at most"
         return found
+
+    def is_it(self, port: str, machine: str) -> bool:
+        """Whether a board that says this may be one of these; variants differ in their name."""
+        return self.port == port and (
+            machine.startswith(self.machine) or machine.endswith(f"with {self.chip.upper()}")
+        )
 
 
 def names() -> list[str]:
@@ -97,7 +102,6 @@ def parse(name: str, text: str, path: Path) -> Board:
         flash=memory.get("flash"),
         heap=memory["heap"],
         filesystem=memory["filesystem"],
-        nvs=features["nvs"],
         processes=features["processes"],
         watchdog_max=features.get("watchdog_max", WATCHDOG_MAX_S),
         mpy_budget=document["budgets"]["mpy"],
@@ -107,11 +111,9 @@ def parse(name: str, text: str, path: Path) -> Board:
 
 def recognise(port: str, machine: str) -> Board | None:
     """The board that says this of itself (sys.platform, sys.implementation._machine)."""
-    for name in names():
-        board = load(name)
-        if board.port == port and machine.startswith(board.machine):
-            return board
-    return None
+    found = [board for board in map(load, names()) if board.is_it(port, machine)]
+    exact = [board for board in found if machine.startswith(board.machine)]
+    return next(iter(exact or found), None)
 
 
 def _fault(document: dict[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from vedette_tools.commands import (
     hub,
     monitor,
     project,
+    provision,
     simulate,
     twin,
 )
@@ -28,6 +29,7 @@ app.command()(boards.boards)
 app.command()(project.init)
 app.command()(project.check)
 app.command()(flash.flash)
+app.command()(provision.provision)
 app.command()(deploy.deploy)
 app.command()(monitor.monitor)
 app.command()(deploy.uninstall)

@@ -45,8 +45,6 @@ class CommandError(Exception):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """What a misspelt word may have meant, as a sentence; else what there is."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     lowered = {name.lower(): name for name in known}
-    if not close and word.lower() in lowered:
-        close = [lowered[word.lower()]]
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
+    return f"did you mean {lowered[close[0]]}?" if close else f"there are {', '.join(known)}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vedette_tools import deployment, mpy
+from vedette_tools import deployment, mpy, project, provisioning
 from vedette_tools.board_link import BoardLink, find_port
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, Port
@@ -21,8 +21,9 @@ START_S = 20
 
 @user_errors
 def deploy(
-    project: Annotated[
-        Path | None, typer.Option(help="The folder with app.py; without it, the agent alone.")
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PROJECT]", help="Its folder; without one, the agent alone."),
     ] = None,
     port: Port = None,
     dry_run: Annotated[
@@ -34,16 +35,19 @@ def deploy(
 
     The board starts the new version at once. If that does not come up, the one before is put back.
     """
-    report = put(find_port(port), project, dry_run=dry_run)
+    report = put(find_port(port), project.load(folder) if folder else None, dry_run=dry_run)
     typer.echo(json.dumps(report) if as_json else "\n".join(_lines(report)))
 
 
-def put(port: str, project: Path | None, *, dry_run: bool) -> dict[str, Any]:
+def put(port: str, made: project.Project | None, *, dry_run: bool) -> dict[str, Any]:
     """Deploys; returns the report. Errors: CommandError."""
     with BoardLink(port) as link:
         facts = link.facts()
         march = mpy.architecture_named(facts.mpy, f"the board on {port}")
-        plan = deployment.make_plan(link, deployment.files_for(march, project))
+        if made:
+            provisioning.check_board(made.board, facts, port)
+        files = deployment.files_for(march, made.folder if made else None)
+        plan = deployment.make_plan(link, files)
         report = _report(port, facts.machine, plan)
         if dry_run:
             return {**report, "state": "planned"}

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import ssl
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +16,11 @@ from vedette_tools import mpy
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.connection import parse_connection_string, state_directory
 from vedette_tools.errors import CommandError
+from vedette_tools.roots import der_files
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = Path(__file__).resolve().parent.parent / "sample" / "app.py"
 HEAP = re.compile(r"\d+[kKmM]?")
-CERTIFICATE = re.compile(r"-+BEGIN CERTIFICATE-+.*?-+END CERTIFICATE-+", re.DOTALL)
 
 
 @user_errors
@@ -76,27 +75,13 @@ def _write_config(board: Path, connection_string: str, config: Path | None) -> N
             raise CommandError(f"{config} is JSON, but not an object {{…}}")
     settings["connection_string"] = connection_string
     if "ca" not in settings:
-        settings["ca"] = _put_roots(board)
+        roots = der_files()
+        for name, content in roots.items():
+            (board / name).write_bytes(content)
+        settings["ca"] = list(roots)
     target = board / "config.json"
     target.touch(mode=0o600)
     target.write_text(json.dumps(settings, indent=1))
-
-
-def _put_roots(board: Path) -> list[str]:
-    """The hub's CA as DER, which every MicroPython port takes; the files' names on the board."""
-    source = Path(os.environ.get("VEDETTE_HUB_CA") or state_directory() / "ca.pem")
-    try:
-        roots = CERTIFICATE.findall(source.read_text())
-        contents = [ssl.PEM_cert_to_DER_cert(root) for root in roots]
-    except (OSError, ValueError) as error:
-        raise CommandError(
-            f"cannot read the hub's CA certificate {source}: {error}. Set VEDETTE_HUB_CA to a "
-            'file in PEM form, or name the board\'s own in --config as "ca"'
-        ) from None
-    names = [f"ca{index}.der" for index in range(len(contents))]
-    for name, content in zip(names, contents, strict=True):
-        (board / name).write_bytes(content)
-    return names
 
 
 def _put_application(board: Path, app: Path | None) -> None:

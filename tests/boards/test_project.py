@@ -1,0 +1,112 @@
+"""`vedette init` and `vedette check`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from deskfixture import COMMAND
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vedette_tools import boards, project
+from vedette_tools.errors import CommandError
+
+GOOD = 'board = "ESP32_GENERIC"\ndevice = "d"\n'
+
+
+def vedette(*words: object, code: int = 0) -> str:
+    done = subprocess.run(
+        [COMMAND, *map(str, words)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def written(folder: Path, text: str, app: str = "") -> Path:
+    (folder / "config.toml").write_text(text)
+    (folder / "app.py").write_text(app)
+    return folder
+
+
+@pytest.mark.parametrize("board", boards.names())
+def test_what_init_makes_is_right(tmp_path: Path, board: str) -> None:
+    vedette("init", tmp_path / "p", "-b", board, "-d", 'a "device"', "--wifi", "at home")
+    made = project.load(tmp_path / "p")
+    assert made.board.name == board and made.device == 'a "device"'
+    if made.config:
+        assert made.config["network"]["type"] in made.board.interfaces
+
+
+def test_init_overwrites_nothing(tmp_path: Path) -> None:
+    written(tmp_path, GOOD)
+    assert "is there already" in vedette("init", tmp_path, "-b", "unix", "-d", "x", code=1)
+    assert (tmp_path / "config.toml").read_text() == GOOD
+
+
+def test_init_asks_only_a_person(tmp_path: Path) -> None:
+    assert "give --board" in vedette("init", tmp_path, code=1)
+    assert "did you mean ESP32_GENERIC?" in vedette("init", tmp_path, "-b", "ESP32", code=4)
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "says"),
+    [
+        ("x = \n", 3, "Invalid value"),
+        ("divice = 1\n", 3, "divice is no key here; did you mean device?"),
+        ("network = 1\n", 3, "network must be a table"),
+        ("[agent]\n\nwatchdog = true\n", 5, "watchdog must be an integer"),
+        ("[agent]\ncolour = 1\n", 4, "colour is no key"),
+        ('[network]\ntype = "wifi"\n', 3, "ssid is missing"),
+        ('[network]\ntype = "ethernet"\n', 4, "has wifi, no ethernet"),
+        ('[network]\ntype = "wifi"\nssid = "s"\npassword = "p"\n', 6, "keep it out"),
+        ("[settings]\n# a comment\nHeartbeat_Disabled = 1\n", 5, "must be true or false"),
+        ("[settings]\nHeartbeat_Disable = true\n", 4, "did you mean Heartbeat_Disabled?"),
+        ("[settings]\nProcess_CacheSize = 64\n", 4, "has no processes: only Linux has"),
+        ("[settings]\nNetworkActivity_CacheSize = 2026-01-01\n", 4, "must be an integer"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(tmp_path: Path, more: str, line: int, says: str) -> None:
+    folder = written(tmp_path, GOOD + more)
+    (found,) = project.check(folder)
+    assert (found.file, found.line) == ("config.toml", line) and says in found.what
+
+
+def test_the_application_is_looked_at(tmp_path: Path) -> None:
+    folder = written(tmp_path, GOOD, "import x\n\nasync def main(:\n")
+    (found,) = project.check(folder)
+    assert (found.file, found.line) == ("app.py", 3)
+
+
+def test_all_mistakes_at_once_in_order(tmp_path: Path) -> None:
+    text = GOOD + "[agent]\nwatchdog = -1\n[settings]\nMessage_Format = 1\nX_Y = 1\n"
+    found = project.check(written(tmp_path, text))
+    assert [each.line for each in found] == [4, 6, 7]
+    lines = vedette("check", tmp_path, code=4).splitlines()
+    assert lines == [f"{tmp_path}/{each}" for each in found]
+
+
+def test_a_right_project(tmp_path: Path) -> None:
+    assert "is right" in vedette("check", written(tmp_path, GOOD))
+    assert json.loads(vedette("check", tmp_path, "--json")) == {"problems": []}
+    assert "vedette init" in vedette("check", tmp_path / "none", code=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=80))
+def test_any_text_is_a_project_or_is_told(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "config.toml").write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        for problem in project.check(folder):
+            assert problem.line >= 1 and problem.what
+    except CommandError as error:
+        assert error.what.startswith("cannot read ")

@@ -1,0 +1,95 @@
+"""`vedette provision`: a board becomes a device of the hub, and its agent reaches it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from deskfixture import Desk
+from hubfixture import LocalHub, hub  # noqa: F401 - fixture
+
+NVS = """
+class NVS:
+    def __init__(self, namespace):
+        self.name = "nvs-" + namespace
+    def set_blob(self, key, value):
+        with open("%s-%s" % (self.name, key), "w") as file:
+            file.write(value)
+    def commit(self):
+        pass
+"""
+
+
+@pytest.fixture
+def at_hub(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:  # noqa: F811
+    for key, value in hub.env.items():
+        monkeypatch.setenv(key, value)
+    return hub
+
+
+def provision(desk: Desk, *words: str) -> dict[str, str]:
+    report: dict[str, str] = json.loads(
+        desk.vedette("provision", str(desk.project), "--json", *words)
+    )
+    return report
+
+
+def test_from_the_box_to_the_hub(desk: Desk, at_hub: LocalHub) -> None:
+    name = f"box-{os.urandom(3).hex()}"
+    text = f'board = "unix"\ndevice = "{name}"\n[settings]\nHeartbeat_Disabled = true\n'
+    (desk.project / "config.toml").write_text(text)
+    report = provision(desk)
+    assert report["device"] == name and report["key"] == "config.json"
+    desk.write_app("second")
+    assert desk.deploy()["state"] == "runs"
+    at_hub.wait_reported(name, lambda twin: "microAgent" in twin)
+    reported = at_hub.twin(name)["properties"]["reported"]["microAgent"]
+    assert reported["Heartbeat_Disabled"] is True
+
+
+def test_once_more_keeps_the_device(desk: Desk, at_hub: LocalHub) -> None:
+    provision(desk)
+    first = (desk.flash / "config.json").read_text()
+    provision(desk)
+    assert (desk.flash / "config.json").read_text() == first
+
+
+def test_a_module_and_another_device(desk: Desk, at_hub: LocalHub) -> None:
+    text = 'board = "unix"\ndevice = "d"\nmodule = "m"\n[settings]\nHeartbeat_Disabled = true\n'
+    (desk.project / "config.toml").write_text(text)
+    provision(desk, "--device", "other")
+    config = json.loads((desk.flash / "config.json").read_text())
+    assert "DeviceId=other;ModuleId=m;" in config["connection_string"]
+    assert at_hub.twin("other", "m")["properties"]["desired"]["Heartbeat_Disabled"] is True
+
+
+def test_the_key_goes_where_no_file_shows_it(desk: Desk, at_hub: LocalHub) -> None:
+    (desk.flash / "esp32.py").write_text(NVS)
+    assert provision(desk)["key"] == "NVS"
+    config = (desk.flash / "config.json").read_text()
+    assert json.loads(config)["connection_string"] == {"nvs": "connection"}
+    assert "SharedAccessKey" not in config
+    kept = (desk.flash / "nvs-vedette-connection").read_text()
+    assert kept.startswith("HostName=localhost:") and "SharedAccessKey=" in kept
+
+
+def test_the_password_is_never_in_the_project(
+    desk: Desk, at_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'board = "unix"\ndevice = "d"\n[network]\ntype = "wifi"\nssid = "s"\n'
+    (desk.project / "config.toml").write_text(text)
+    error = desk.vedette("provision", str(desk.project), code=1)
+    assert "VEDETTE_WIFI_PASSWORD" in error
+    monkeypatch.setenv("VEDETTE_WIFI_PASSWORD", "hush hush")
+    assert "hush" not in desk.vedette("provision", str(desk.project))
+    config = json.loads((desk.flash / "config.json").read_text())
+    assert config["network"] == {"type": "wifi", "ssid": "s", "password": "hush hush"}
+
+
+def test_another_board_is_refused(desk: Desk, at_hub: LocalHub) -> None:
+    (desk.project / "config.toml").write_text('board = "NUCLEO_F767ZI"\ndevice = "d"\n')
+    before = desk.files()
+    error = desk.vedette("provision", str(desk.project), code=4)
+    assert "is no NUCLEO_F767ZI" in error and "linux" in error
+    assert desk.files() == before
