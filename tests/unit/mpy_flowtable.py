@@ -310,8 +310,8 @@ def test_it_does_what_a_plain_model_does():
             before = model.counted
             expected = model.take()
             by_model, by_table = model.counted - before, table.refused_flows - model.table_before
-            if by_model <= 100:  # two flows may share 16 bits of their hashes
-                assert 0 <= by_model - by_table <= 1
+            if by_model <= 100:  # flows may share 16 bits of their hashes
+                assert 0 <= by_model - by_table <= 3
             model.table_before = table.refused_flows
             rows = drain(table)
             assert len(rows) == len(expected)
