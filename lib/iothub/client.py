@@ -4,20 +4,18 @@ Source: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
 """
 
 import asyncio
-import json
 import os
 import sys
 
 from micropython import const
 
-from . import bag, clock
-from .errors import HubError
-from .mqtt import PUBLISH, Session, due, wait_until
+from . import clock
+from .encoding import encode, quote
+from .errors import HubError, cold
+from .mqtt import Session, due, wait_until
 
 _RESPONSES = "$iothub/twin/res/"
 _DESIRED = "$iothub/twin/PATCH/properties/desired/"
-_GET = "$iothub/twin/GET/?$rid=%d"
-_REPORT = "$iothub/twin/PATCH/properties/reported/?$rid=%d"
 
 _BACKOFF_MS = const(1000)  # doubles with each failure
 _DOUBLINGS = const(7)  # at most: 128 s
@@ -25,9 +23,38 @@ _STABLE_S = const(60)  # a connection that held so long ends the back-off
 _MAX_FAILURES = const(10)  # in a row, until the device is provisioned again
 _MAX_BODY = const(262144)  # bytes of a message: the hub's limit
 _MAX_BAG = const(1024)  # bytes of a message's properties, encoded
-_MAX_REPORTED = const(32768)  # bytes: the hub's limit
-_ANSWER_S = const(30)
-_RETRY_S = const(10)  # until the twin is asked for again
+
+
+class Credentials:
+    """A device, or one of its modules, with its symmetric key (the bytes, not the base64).
+
+    Or with `certificate`: a pair, the X.509 certificate and its private key, both in DER form
+    (bytes, or paths); `key` is None then.
+    """
+
+    policy = None
+
+    def __init__(self, host, device_id, key, module_id=None, port=8883, certificate=None):
+        self.host = host
+        self.port = port
+        self.key = key
+        self.certificate = certificate
+        self.client_id = device_id
+        self.path = "devices/" + quote(device_id)  # of the identity, in topics
+        self.resource = host + "/devices/" + device_id  # that its token is for
+        if module_id:
+            self.client_id += "/" + module_id
+            self.path += "/modules/" + quote(module_id)
+            self.resource += "/modules/" + module_id
+        self.user = host + "/" + self.client_id + "/?api-version=2021-04-12"
+
+    @classmethod
+    def parse(cls, text):
+        """Credentials of "HostName=H[:PORT];DeviceId=D;[ModuleId=M;]SharedAccessKey=K".
+
+        HubError "credentials" says what is wrong, without a value: values may be secret.
+        """
+        return cls(*cold("keys", "parse", text))
 
 
 class HubClient:
@@ -55,11 +82,11 @@ class HubClient:
             "malformed": 0,
             "callback_errors": 0,
         }
-        self.mqtt = Session(self._on_tick, self._on_message, self.stats, **options)
+        self.session = Session(self._on_tick, self._on_message, self.stats, **options)
         self._credentials = credentials
         self._provisioning = provisioning
-        self._routes = [(_RESPONSES, 0, self._on_response), (_DESIRED, 0, self._on_patch)]
-        self._desired = []  # callbacks
+        self.routes = [(_RESPONSES, 0, self._on_twin), (_DESIRED, 0, self._on_twin)]
+        self.desired = []  # callbacks
         self._watchers = []
         self._methods = self._devicebound = None
         self._task = self._greeting = None
@@ -85,7 +112,7 @@ class HubClient:
     async def wait_connected(self, timeout=60):
         """HubError, the reason if one is known, when not connected within `timeout` seconds."""
         try:
-            await wait_until(self.mqtt.up, due(timeout))
+            await wait_until(self.session.up, due(timeout))
         except HubError as e:
             raise self.last_error or e
 
@@ -108,17 +135,17 @@ class HubClient:
         It holds up all other messages meanwhile. Returns on acknowledgement; HubError also when
         the connection was lost: call it again then.
         """
-        topic = bag.encode(properties) if properties else ""
+        topic = encode(properties) if properties else ""
         if length > _MAX_BODY or len(topic) > _MAX_BAG:
             raise HubError("too-large", "%d bytes, %d of properties" % (length, len(topic)))
-        await self.mqtt.send(topic, due(timeout), length, writer)
+        await self.session.send(topic, due(timeout), length, writer)
 
     def on_desired(self, callback):
         """`callback(desired, version, full)` for the twin's desired properties.
 
         With all of them (full) after each connect, and with what changed at each change.
         """
-        self._desired.append(callback)
+        self.desired.append(callback)
         self._greeted = False
 
     async def report(self, patch):
@@ -128,10 +155,7 @@ class HubClient:
         """
         if not self.connected:
             raise HubError("closed")
-        body = json.dumps(patch).encode()
-        if len(body) > _MAX_REPORTED:
-            raise HubError("too-large", len(body))
-        return await self._request(_REPORT, body)
+        return await cold("twin", "report", self, patch)
 
     def on_method(self, name, handler):
         """`handler(payload)`, a function or coroutine function, answers the direct method `name`.
@@ -163,12 +187,12 @@ class HubClient:
 
         What extends the client uses it; a prefix with "/" at its begin is below the device's own.
         """
-        self._routes.append((prefix, qos, handler))
+        self.routes.append((prefix, qos, handler))
         self._greeted = False
 
     def reconnect(self):
         """Replaces the connection soon, without losing anything: with new roots, say."""
-        self.mqtt.renew = True
+        self.session.renew = True
 
     def guard(self, callback, *args):
         """Calls `callback`; what it raises is printed and counted, and returned as None."""
@@ -188,7 +212,7 @@ class HubClient:
                 try:
                     if not self._credentials:
                         self._credentials = await self._provisioning.assign(self)
-                    await self.mqtt.run(self._credentials, self.roots)
+                    await self.session.run(self._credentials, self.roots)
                     self.stats["renewals"] += 1
                 except Exception as e:
                     error = e
@@ -196,8 +220,7 @@ class HubClient:
                     if self._greeting:
                         self._greeting.cancel()
                     if error:
-                        self._lost(error)
-                        delay = self._delay()
+                        delay = self._lost(error)
                 except MemoryError:
                     delay = _BACKOFF_MS  # whatever happens, it goes on
                 await asyncio.sleep_ms(delay)
@@ -205,13 +228,14 @@ class HubClient:
             self._lost(HubError("stopped"))
 
     def _lost(self, error):
+        """Milliseconds until the next attempt: doubling, and half of it random."""
         self.connected = False
         if isinstance(error, MemoryError):
             error = HubError("memory")
         elif not isinstance(error, HubError):
             error = HubError("internal", "%s: %s" % (type(error).__name__, error))
         self.last_error = error
-        since, self.mqtt.since = self.mqtt.since, None
+        since, self.session.since = self.session.since, None
         if error.code == "clock-not-set" or (
             since is not None and clock.uptime() - since >= _STABLE_S
         ):
@@ -224,21 +248,18 @@ class HubClient:
             ):
                 self._credentials = None
         self._tell(error)
+        half = _BACKOFF_MS << min(max(self._failures - 1, 0), _DOUBLINGS) >> 1
+        return half + half * os.urandom(1)[0] // 255
 
     def _tell(self, reason):
         for callback in self._watchers:
             self.guard(callback, self.connected, reason)
 
-    def _delay(self):
-        """Milliseconds until the next attempt: doubling, and half of it random."""
-        half = _BACKOFF_MS << min(max(self._failures - 1, 0), _DOUBLINGS) >> 1
-        return half + half * os.urandom(1)[0] // 255
-
     def _on_tick(self, new):
         if new:
             self.stats["connects"] += 1
-            self.mqtt.prefix = self._credentials.path + "/messages/events/"
-            self.mqtt.up.set()
+            self.session.prefix = self._credentials.path + "/messages/events/"
+            self.session.up.set()
             self.last_error = None
             self._greeted = False
             if not self.connected:
@@ -246,72 +267,19 @@ class HubClient:
                 self._tell(None)
         if not self._greeted and (new or self._greeting.done()):
             self._greeted = True
-            self._greeting = asyncio.create_task(self._greet())
+            self._greeting = asyncio.create_task(cold("twin", "greet", self))
 
-    async def _greet(self):
-        """Subscribes, and asks for what is to be known after each connect."""
-        try:
-            await self.mqtt.subscribe([(self._topic(p) + "#", qos) for p, qos, _ in self._routes])
-            while self._desired:
-                try:
-                    self._hand_on(await self._request(_GET, b""), True)
-                    break
-                except HubError as e:
-                    if e.code not in ("throttled", "timeout", "server"):
-                        self.last_error = e
-                        break
-                await asyncio.sleep(_RETRY_S)
-        except Exception as e:  # half a greeting is none: the connection is made again
-            self.mqtt.fault = e
-
-    def _topic(self, prefix):
+    def topic(self, prefix):
         return self._credentials.path + prefix if prefix[0] == "/" else prefix
 
     def _on_message(self, topic, payload, packet_id):
-        for prefix, _, handler in self._routes:
-            if topic.startswith(self._topic(prefix)):
+        for prefix, _, handler in self.routes:
+            if topic.startswith(self.topic(prefix)):
                 try:
                     return handler(topic, payload, packet_id)
                 except Exception:  # whatever the hub sends must not end the client
                     break
         self.stats["malformed"] += 1
 
-    # --- the twin ---
-
-    async def _request(self, topic, body):
-        limit = due(_ANSWER_S)
-        await wait_until(self.mqtt.up, limit)
-        number = self.mqtt.number()
-        parts = (topic % number,)
-        answer = await self.mqtt.ask(number, limit, PUBLISH, parts, len(body), body)
-        if answer is None:
-            raise HubError("closed")
-        return answer
-
-    def _hand_on(self, desired, full):
-        version = desired.pop("$version", 0)
-        for callback in self._desired:
-            self.guard(callback, desired, version, full)
-
-    def _on_response(self, topic, payload, _packet_id):
-        status, _, query = topic[len(_RESPONSES) :].partition("/?")
-        query = bag.decode(query)
-        status = int(status)
-        reply = self.mqtt.replies.get(int(query["$rid"]))
-        if not reply:
-            return
-        if status == 204:
-            reply.give(int(query["$version"]))
-        elif status == 200 and payload is not None:
-            twin = json.loads(payload)
-            reply.give(dict(twin["desired"]))
-        elif status in (200, 413):
-            reply.give(HubError("too-large", "the twin"))
-        elif status == 429:
-            reply.give(HubError("throttled"))
-        else:
-            reply.give(HubError("server" if status >= 500 else "rejected", status))
-
-    def _on_patch(self, _topic, payload, _packet_id):
-        if payload is not None:
-            self._hand_on(json.loads(payload), False)
+    def _on_twin(self, topic, payload, _packet_id):
+        cold("twin", "hear", self, topic, payload)

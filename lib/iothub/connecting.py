@@ -1,4 +1,4 @@
-"""How a connection is opened. Loaded for each one."""
+"""How a connection begins. Loaded for each one."""
 
 import errno
 import gc
@@ -8,11 +8,14 @@ import socket
 import tls
 from micropython import const
 
+from .encoding import quote
 from .errors import HubError
-from .link import ready
+from .keys import token
+from .mqtt import CONNECT, due
 from .reasons import of
 
-_CONNECT = const(0x10)
+_SUBSCRIBE = const(0x82)
+_ANSWER_S = const(30)
 _MAX_DER = const(4096)  # bytes of a certificate or key
 _ADDRESSES = const(4)  # of a host that are tried
 _TCP = const(6)
@@ -23,16 +26,33 @@ async def connect(session, identity, roots):
     """Opens the session's link, and asks the hub to accept `identity`. Errors: HubError."""
     link = session.sock
     await find(link, identity, session.socket or socket.socket, tls_context(roots, identity))
-    password = identity.password(session.lifetime)
+    user = identity.user
+    if session.model_id:
+        user += "&model-id=" + quote(session.model_id)
+    password = token(identity, session.lifetime)
     flags = (0xC0 if password else 0x80) | session.clean_session << 1
     parts = [
         b"\0\x04MQTT\x04" + bytes((flags, session.keepalive >> 8, session.keepalive & 255)),
         identity.client_id,
-        identity.user + session.model,
+        user,
     ]
     if password:
         parts.append(password)
-    await session.write(_CONNECT, parts)
+    await session.write(CONNECT, parts)
+
+
+async def subscribe(session, filters):
+    """Subscribes to a list of (topic filter, QoS) in one packet. Errors: HubError."""
+    number = session.number()
+    parts = [number.to_bytes(2, "big")]
+    for topic, qos in filters:
+        parts.append(topic)
+        parts.append(bytes((qos,)))
+    answer = await session.ask(number, due(_ANSWER_S), _SUBSCRIBE, parts)
+    if answer is None:
+        raise HubError("closed")
+    if answer > 2:
+        raise HubError("refused", "a subscription")
 
 
 def tls_context(roots, identity):
@@ -91,7 +111,7 @@ async def find(link, identity, make, context):
 
 async def _open(link, address, make, context):
     gc.collect()  # TLS asks for 16 KB in one piece
-    sock = link.sock = make(address[0], address[1], address[2])
+    sock = link.sock = link.polled = make(address[0], address[1], address[2])
     sock.setblocking(False)
     try:
         sock.setsockopt(_TCP, _NODELAY, 1)
@@ -102,7 +122,7 @@ async def _open(link, address, make, context):
     except OSError as e:
         if e.errno != errno.EINPROGRESS:
             raise
-    await ready(sock, True)
+    await link.ready(True)
     sock.send(b"")  # raises when it was refused: there is no other way to ask
     # The handshake is made with the first write.
     link.tls = link.polled = context.wrap_socket(

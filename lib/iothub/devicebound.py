@@ -7,7 +7,7 @@ import asyncio
 
 from micropython import const
 
-from . import bag
+from .decoding import decode
 from .errors import HubError
 
 _TOPIC = "/messages/devicebound/"
@@ -29,7 +29,7 @@ class Devicebound:
     def _on_message(self, topic, payload, packet_id):
         try:
             if payload is not None:
-                properties = bag.decode(topic.partition(_TOPIC)[2])
+                properties = decode(topic.partition(_TOPIC)[2])
                 for callback in self._callbacks:
                     self._client.guard(callback, payload, properties)
         finally:  # also what cannot be read is acknowledged: it would come for ever
@@ -43,7 +43,7 @@ class Devicebound:
         try:
             while received:
                 parts = (received[0].to_bytes(2, "big"),)
-                if not await self._client.mqtt.write(_PUBACK, parts):
+                if not await self._client.session.write(_PUBACK, parts):
                     break
                 received.pop(0)
         except HubError:

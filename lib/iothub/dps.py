@@ -8,8 +8,8 @@ import json
 
 from micropython import const
 
-from . import bag
-from .credentials import Credentials
+from .client import Credentials
+from .decoding import decode
 from .errors import HubError, cold
 from .keys import decode_key, hmac_sha256, split_host
 from .mqtt import PUBLISH, Session, due
@@ -56,10 +56,6 @@ class Provisioning:
         self._try_known = True  # the hub that was assigned before, without asking
         self._session = None
 
-    def password(self, lifetime):
-        """As that of Credentials."""
-        return cold("keys", "token", self, lifetime)
-
     async def assign(self, client):
         """The Credentials for the device's hub: as remembered, or as the service says.
 
@@ -72,7 +68,9 @@ class Provisioning:
             if known:
                 return known
         self._try_known = True
-        self._session = Session(self._on_tick, self._on_response, client.stats, client.mqtt.socket)
+        self._session = Session(
+            self._on_tick, self._on_response, client.stats, client.session.socket
+        )
         self._assigned = None
         await self._session.run(self, client.roots)
         self._try_known = False
@@ -85,7 +83,7 @@ class Provisioning:
     async def _register(self):
         session = self._session
         try:
-            await session.subscribe([(_RESPONSES + "#", 0)])
+            await cold("connecting", "subscribe", session, [(_RESPONSES + "#", 0)])
             self._assigned = await self._poll(session)
             session.renew = True
         except Exception as e:
@@ -116,11 +114,10 @@ class Provisioning:
     def _on_response(self, topic, payload, _packet_id):
         status, _, query = topic[len(_RESPONSES) :].partition("/?")
         try:
-            query = bag.decode(query)
-            reply = self._session.replies.get(int(query["$rid"]))
-            if reply:
-                answer = json.loads(payload) if payload else {}
-                reply.give((int(status), answer, int(query.get("retry-after", _RETRY_S))))
+            query = decode(query)
+            answer = json.loads(payload) if payload else {}
+            wait = int(query.get("retry-after", _RETRY_S))
+            self._session.give(int(query["$rid"]), (int(status), answer, wait))
         except (KeyError, ValueError):
             raise HubError("protocol", "registration")
 

@@ -4,15 +4,15 @@ import sys
 
 
 def cold(module, name, *args):
-    """Calls `name` of iothub.`module`, which is loaded for that and leaves the heap afterwards."""
-    path = "iothub." + module
-    kept = path in sys.modules
+    """Calls `name` of iothub.`module`; what was loaded for that leaves the heap afterwards."""
+    before = set(sys.modules)
     try:
-        return getattr(__import__(path, None, None, (name,)), name)(*args)
+        return getattr(__import__("iothub." + module, None, None, (name,)), name)(*args)
     finally:
-        if not kept and path in sys.modules:
-            del sys.modules[path]
-            delattr(sys.modules["iothub"], module)
+        for path in set(sys.modules) - before:
+            if path.startswith("iothub."):
+                del sys.modules[path]
+                delattr(sys.modules["iothub"], path[7:])
 
 
 class HubError(Exception):

@@ -8,7 +8,8 @@ import hashlib
 
 from micropython import const
 
-from . import bag, clock
+from . import clock
+from .encoding import quote
 from .errors import HubError
 
 _MAX_TEXT = const(1024)
@@ -49,15 +50,15 @@ def split_host(text):
 
 def sas(resource, key, expiry, policy=None):
     """A shared access signature for `resource`, valid until `expiry` (Unix seconds)."""
-    resource = bag.quote(resource)
+    resource = quote(resource)
     signature = hmac_sha256(key, b"%s\n%d" % (resource.encode(), expiry))
-    signature = bag.quote(binascii.b2a_base64(signature)[:-1].decode())
+    signature = quote(binascii.b2a_base64(signature)[:-1].decode())
     token = "SharedAccessSignature sr=%s&sig=%s&se=%d" % (resource, signature, expiry)
     return token + "&skn=" + policy if policy else token
 
 
 def token(identity, lifetime):
-    """What Credentials.password gives."""
+    """The password of Credentials or Provisioning for so many seconds; None with a certificate."""
     if identity.certificate:
         return None
     return sas(identity.resource, identity.key, clock.unix() + lifetime, identity.policy)

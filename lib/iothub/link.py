@@ -14,13 +14,6 @@ from .errors import HubError, cold
 _TX = const(1024)  # bytes collected before they are written
 
 
-# asyncio has no public way to wait for a bare socket; its own Stream does it so.
-def ready(sock, write):
-    """Awaited until `sock` can be read, or written."""
-    queue = core._io_queue
-    yield queue.queue_write(sock) if write else queue.queue_read(sock)
-
-
 class Link:
     """A TLS stream on a socket: connecting.py opens it."""
 
@@ -55,9 +48,11 @@ class Link:
             raise HubError("closed")
         return size
 
-    def readable(self):
-        """Awaited until there may be something to read."""
-        return ready(self.sock, False)
+    def ready(self, write=False):
+        """Awaited until there may be something to read, or until a write can go on."""
+        # asyncio has no public way to wait for a bare socket; its own Stream does it so.
+        queue = core._io_queue
+        yield queue.queue_write(self.polled) if write else queue.queue_read(self.sock)
 
     def write(self, data):
         """Collects `data`; the name is the one that umqtt calls."""
@@ -103,7 +98,7 @@ class Link:
         tls = self.tls
         while not self.push():
             self.since = self.since or ticks_ms()
-            await ready(self.polled, True)
+            await self.ready(True)
             if self.tls is not tls:
                 raise HubError("closed")
         self.since = None

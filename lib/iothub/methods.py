@@ -8,7 +8,7 @@ import json
 
 from micropython import const
 
-from . import bag
+from .decoding import decode, unquote
 from .errors import HubError
 from .mqtt import PUBLISH
 
@@ -34,8 +34,8 @@ class Methods:
 
     def _on_request(self, topic, payload, _packet_id):
         name, _, query = topic[len(_REQUESTS) :].partition("/?")
-        rid = bag.decode(query)["$rid"]
-        handler = self._handlers.get(bag.unquote(name))
+        rid = decode(query)["$rid"]
+        handler = self._handlers.get(unquote(name))
         refusal = None
         if handler is None:
             refusal = 404, "no such method"
@@ -80,7 +80,7 @@ class Methods:
         if len(body) > _MAX_ANSWER:
             status, body = 500, b'{"error":"the answer is too large"}'
         try:
-            await self._client.mqtt.write(PUBLISH, (_ANSWER % (status, rid),), len(body), body)
+            await self._client.session.write(PUBLISH, (_ANSWER % (status, rid),), len(body), body)
         except HubError:
             pass  # the hub has told its caller that the device is gone
 

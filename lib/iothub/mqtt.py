@@ -11,14 +11,13 @@ from time import ticks_add, ticks_diff, ticks_ms
 from micropython import const
 from umqtt.simple import MQTTClient
 
-from . import bag, clock
+from . import clock
 from .errors import HubError, cold
 from .link import Link
 
-PUBLISH = const(0x30)  # the first byte of packets that are written
+CONNECT = const(0x10)  # the first byte of packets that are written
+PUBLISH = const(0x30)
 _PUBLISH_QOS1 = const(0x32)
-_CONNECT = const(0x10)
-_SUBSCRIBE = const(0x82)
 _DUP = const(0x08)
 _CONNACK = const(2)  # the kinds of packets that are read
 _PUBLISH = const(3)
@@ -30,7 +29,6 @@ _RX = const(512)  # bytes read at once; a longer message is read into a buffer o
 _WINDOW = const(8)  # messages in flight
 _TICK_MS = const(500)
 _PAUSE_MS = const(10)
-_ANSWER_S = const(30)
 _CONNECT_S = const(30)  # from the first packet to the hub's acceptance
 _STALL_MS = const(20000)  # without progress in writing
 _PONG_MS = const(20000)  # for the answer to a ping, or half of the keep-alive time
@@ -50,15 +48,6 @@ async def wait_until(event, limit):
             await asyncio.wait_for_ms(event.wait(), max(0, ticks_diff(limit, ticks_ms())))
         except asyncio.TimeoutError:
             raise HubError("timeout", "not connected")
-
-
-class Reply(asyncio.Event):
-    """What is awaited from the hub, until `limit` (`ticks_ms`)."""
-
-    def give(self, value):
-        """Ends the wait; a HubError is raised there."""
-        self.value = value
-        self.set()
 
 
 class Session(MQTTClient):
@@ -82,11 +71,13 @@ class Session(MQTTClient):
         max_message=8192,
         token_lifetime=3600,
     ):
-        super().__init__("", "", keepalive=min(keepalive, _MAX_KEEPALIVE))
-        self.sock = Link()  # umqtt's writers collect into it
+        # umqtt's constructor is left out: what it keeps is for a connect() that would block.
+        self.sock = Link()
+        self.pid = 0
+        self.keepalive = min(keepalive, _MAX_KEEPALIVE)
         self.socket = socket
         self.clean_session = clean_session
-        self.model = "&model-id=" + bag.quote(model_id) if model_id else ""
+        self.model_id = model_id
         self.lifetime = token_lifetime
         self.alive = False  # from CONNACK until the connection ends
         self.up = asyncio.Event()  # set by the owner while messages of QoS 1 may be sent
@@ -136,14 +127,18 @@ class Session(MQTTClient):
                     or (now - begun) * 4 >= self.lifetime * 3
                     or abs(clock.unix() - now - offset) > _MAX_JUMP_S
                 ):
-                    await self._pause()
-                    self._goodbye()
+                    # Nothing new is sent, and what was sent is answered, before it is replaced.
+                    self.up.clear()
+                    limit = due(self.lifetime / 20)
+                    while self.replies or self._sending.locked():
+                        if ticks_diff(limit, ticks_ms()) < 0:
+                            break
+                        await asyncio.sleep_ms(_PAUSE_MS)
                     return
                 else:
                     self._on_tick(False)
         except asyncio.CancelledError:
             over = HubError("stopped")
-            self._goodbye()
             raise
         finally:
             talk.cancel()
@@ -156,39 +151,31 @@ class Session(MQTTClient):
         except Exception as e:
             self.fault = e
 
-    async def _pause(self):
-        """Lets no new message be sent, and waits until what was sent is answered."""
-        self.up.clear()
-        limit = due(self.lifetime / 20)
-        while (self.replies or self._sending.locked()) and ticks_diff(limit, ticks_ms()) > 0:
-            await asyncio.sleep_ms(_PAUSE_MS)
-
-    def _goodbye(self):
-        """DISCONNECT, if that can be written at once."""
-        if self.alive and not self._sending.locked() and not self.sock.collected:
-            self.sock.write(b"\xe0\0")
-            try:
-                self.sock.push()
-            except HubError:
-                pass
-
     def end(self, error=None):
         """Closes the connection; whoever waits for an answer is told `error`, else "closed"."""
-        self.alive = False
-        self.up.clear()
-        self.sock.close()
-        for reply in self.replies.values():
-            reply.give(error or HubError("closed"))
+        link = self.sock
+        try:
+            if self.alive and not self._sending.locked() and not link.collected:
+                link.write(b"\xe0\0")  # DISCONNECT
+                link.push()
+        except HubError:
+            pass
+        finally:
+            self.alive = False
+            self.up.clear()
+            link.close()
+        for number in self.replies:
+            self.give(number, error or HubError("closed"))
 
     def check(self):
         """What is due: called about twice a second. HubError when the hub is silent."""
         now = ticks_ms()
         link = self.sock
         late = False
-        for reply in self.replies.values():
+        for number, reply in self.replies.items():
             if ticks_diff(now, reply.limit) > 0:
                 late = True
-                reply.give(HubError("timeout"))
+                self.give(number, HubError("timeout"))
         if link.since is not None and ticks_diff(now, link.since) > _STALL_MS:
             raise HubError("timeout", "the hub does not read")
         if self._pinged is not None:
@@ -210,50 +197,47 @@ class Session(MQTTClient):
 
         False, and nothing is written, when there is no session for it.
         """
+        link = self.sock
         async with self._sending:
-            if not self.alive and first != _CONNECT:
+            if not self.alive and first != CONNECT:
                 return False
             whole = False
             try:
-                await self._write(first, parts, length, content)
+                if link.collected:
+                    await link.flush()
+                size = length
+                for part in parts:
+                    size += len(part) + 2 if isinstance(part, str) else len(part)
+                header = bytearray((first,))
+                while size > 127:
+                    header.append(size & 127 | 128)
+                    size >>= 7
+                header.append(size)
+                link.write(header)
+                for part in parts:
+                    if isinstance(part, str):
+                        self._send_str(part.encode())
+                    else:
+                        link.write(part)
+                if not callable(content):
+                    await link.put(content)
+                else:
+                    self._left = length
+                    try:
+                        await content(self._put)
+                    except HubError:
+                        raise
+                    except Exception as e:
+                        raise HubError("writer", type(e).__name__)
+                    if self._left:
+                        raise HubError("writer", "%d bytes are missing" % self._left)
+                await link.flush()
+                self._spoke = ticks_ms()
                 whole = True
             finally:
                 if not whole:  # nothing can follow half a packet
                     self.end()
             return True
-
-    async def _write(self, first, parts, length, content):
-        link = self.sock
-        if link.collected:
-            await link.flush()
-        size = length
-        for part in parts:
-            size += len(part) + 2 if isinstance(part, str) else len(part)
-        header = bytearray((first,))
-        while size > 127:
-            header.append(size & 127 | 128)
-            size >>= 7
-        header.append(size)
-        link.write(header)
-        for part in parts:
-            if isinstance(part, str):
-                self._send_str(part.encode())
-            else:
-                link.write(part)
-        if not callable(content):
-            await link.put(content)
-        else:
-            self._left = length
-            try:
-                await content(self._put)
-            except HubError:
-                raise
-            except Exception as e:
-                raise HubError("writer", type(e).__name__)
-            if self._left:
-                raise HubError("writer", "%d bytes are missing" % self._left)
-        await link.flush()
-        self._spoke = ticks_ms()
 
     async def _put(self, chunk):
         self._left -= len(chunk)
@@ -274,7 +258,7 @@ class Session(MQTTClient):
 
         None when there is no session; HubError.
         """
-        reply = self.replies[number] = Reply()
+        reply = self.replies[number] = asyncio.Event()
         reply.limit = limit
         try:
             if not await self.write(first, parts, length, content):
@@ -282,22 +266,16 @@ class Session(MQTTClient):
             await reply.wait()
         finally:
             del self.replies[number]
-        if isinstance(reply.value, HubError):
-            raise reply.value
-        return reply.value
+        if isinstance(reply.answer, HubError):
+            raise reply.answer
+        return reply.answer
 
-    async def subscribe(self, filters):
-        """Subscribes to a list of (topic filter, QoS) in one packet; HubError "refused"."""
-        number = self.number()
-        parts = [number.to_bytes(2, "big")]
-        for topic, qos in filters:
-            parts.append(topic)
-            parts.append(bytes((qos,)))
-        answer = await self.ask(number, due(_ANSWER_S), _SUBSCRIBE, parts)
-        if answer is None:
-            raise HubError("closed")
-        if answer > 2:
-            raise HubError("refused", "a subscription")
+    def give(self, number, answer):
+        """Ends the wait of `ask`, where a HubError is raised."""
+        reply = self.replies.get(number)
+        if reply:
+            reply.answer = answer
+            reply.set()
 
     async def send(self, topic, limit, length, content):
         """QoS 1: returns when the hub has acknowledged it. `topic` is below `prefix`.
@@ -338,7 +316,7 @@ class Session(MQTTClient):
         while True:
             n = link.read(rx[have:])
             if n is None:
-                await link.readable()
+                await link.ready()
                 continue
             self._heard = ticks_ms()
             self._pinged = None
@@ -394,7 +372,7 @@ class Session(MQTTClient):
         while rest:
             n = link.read(whole[-rest:] if whole else rx[: min(rest, _RX)])
             if n is None:
-                await link.readable()
+                await link.ready()
             else:
                 self._heard = ticks_ms()
                 rest -= n
@@ -417,9 +395,7 @@ class Session(MQTTClient):
                 self._on_message(topic, None if cut else body[payload:], number)
                 return
         elif kind == _PUBACK and size == 2 or kind == _SUBACK and size > 2:
-            reply = self.replies.get(body[0] << 8 | body[1])
-            if reply:
-                reply.give(max(body[2:]) if size > 2 else 0)
+            self.give(body[0] << 8 | body[1], max(body[2:]) if size > 2 else 0)
             return
         elif kind == _CONNACK and size == 2 and not self.alive:
             if body[1]:

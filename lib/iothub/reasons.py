@@ -8,24 +8,24 @@ from . import clock
 from .errors import HubError
 
 _TEXTS = """
-certificate: no given root vouches for the hub, or it is not DER, or its time is over
-clock-not-set: the clock is wrong: set it (NTP) before connecting
-closed: there is no connection: it was lost or closed
+certificate: no given root vouches for the hub, or it is not DER, or expired
+clock-not-set: set the clock (NTP) first
+closed: not connected
 credentials: malformed: copy them again, whole
-dns: the name cannot be resolved
-host-name: the certificate that was shown is for another host
+dns: the name is unknown
+host-name: the certificate is for another host
 internal: a fault in the client: please report it
-memory: the heap is full, or has no piece large enough for TLS: connect early
-protocol: what came is not MQTT, or not TLS: is it the right port?
-refused: the hub refuses the device, or what it asked: check its id and key, and if it is enabled
+memory: the heap is full, or in pieces too small for TLS: connect early
+protocol: not MQTT over TLS: is it the right port?
+refused: the hub refuses: check id and key, and if the device is enabled
 rejected: the hub does not take it
-server: the hub has a fault: try again later
+server: a fault of the hub: try again later
 stopped: the client was stopped
 throttled: too many requests: try again later
 timeout: no answer in time
-too-large: it is over the limit
-unreachable: nobody answers there: check host, port and network
-writer: the writer of a message failed, or wrote another length than it was to
+too-large: over the limit
+unreachable: nobody answers: check host, port and network
+writer: the writer of the message failed, or wrote another length
 """
 _VERIFY_FAILED = const(-0x2700)  # MBEDTLS_ERR_X509_CERT_VERIFY_FAILED
 _TLS = const(-255)  # mbedTLS's own numbers are below it

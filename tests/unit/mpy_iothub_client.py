@@ -9,6 +9,7 @@ import random
 import sys
 
 from iothub import Credentials, HubClient, HubError, clock
+from iothub.connecting import subscribe
 from mpy_iothub_mqtt import FUZZ, Pipe, settle
 
 TEXT = "HostName=hub.test;DeviceId=dev;SharedAccessKey=c2VjcmV0"
@@ -89,6 +90,8 @@ class Connecting:
         await session.sock.open()
         await session.write(0x10, (identity.client_id,))
 
+    subscribe = staticmethod(subscribe)
+
 
 sys.modules["iothub.connecting"] = Connecting
 
@@ -98,7 +101,7 @@ class Bench:
 
     def __init__(self, **options):
         self.client = HubClient(Credentials.parse(TEXT), [], **options)
-        self.hub = self.client.mqtt.sock = Hub()
+        self.hub = self.client.session.sock = Hub()
         self.ups = []
         self.desired = []
         self.client.on_connection(lambda up, reason: self.ups.append((up, reason and reason.code)))
@@ -192,14 +195,12 @@ async def test_without_a_clock_it_says_so_and_connects_once_it_is_set():
 
 async def test_back_off_doubles_is_capped_and_jittered():
     bench = Bench()
-    seen = []
-    for _ in range(200):
-        for failures in range(12):
-            bench.client._failures = failures
-            seen.append((failures, bench.client._delay()))
     for failures in range(12):
-        delays = [delay for count, delay in seen if count == failures]
-        top = min(1000 << max(failures - 1, 0), 128000)
+        delays = []
+        for _ in range(200):
+            bench.client._failures = failures
+            delays.append(bench.client._lost(HubError("closed")))
+        top = min(1000 << failures, 128000)
         assert top // 2 <= min(delays) < top * 6 // 10
         assert top * 9 // 10 < max(delays) <= top
 
@@ -235,8 +236,8 @@ async def test_a_failed_connect_is_tried_again():
 
 async def test_a_full_heap_ends_in_a_reconnect():
     async with Bench() as bench:
-        mqtt = bench.client.mqtt
-        for name in ("check", "subscribe", "_handle"):  # session, greeting, reading
+        mqtt = bench.client.session
+        for name in ("check", "ask", "_handle"):  # session, greeting, reading
             method = getattr(mqtt, name)
 
             def full(*_, name=name, method=method):
@@ -244,7 +245,7 @@ async def test_a_full_heap_ends_in_a_reconnect():
                 raise MemoryError
 
             setattr(mqtt, name, full)
-            if name == "subscribe":
+            if name == "ask":
                 bench.hub.close()
             elif name == "_handle":
                 bench.hub.patch(5, {"a": 2})

@@ -4,7 +4,9 @@ import random
 import sys
 import time
 
-from iothub import Credentials, HubError, bag, clock, keys
+from iothub import Credentials, HubError, clock, keys
+from iothub.decoding import decode
+from iothub.encoding import encode
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 TEXT = "HostName=myhub.azure-devices.net;DeviceId=dev-1;SharedAccessKey=" + KEY
@@ -98,11 +100,11 @@ def test_bag_golden():
         ("empty", "", "empty="),
         ("ü", "#", "%C3%BC=%23"),
     ):
-        assert bag.encode({key: value}) == text
-    assert sorted(bag.encode({"a": "1", "b": "2"}).split("&")) == ["a=1", "b=2"]
-    assert bag.decode("a%20b=c%2Bd%26e%3Df&k&empty=") == {"a b": "c+d&e=f", "k": None, "empty": ""}
-    assert bag.decode("") == {}
-    assert bag.decode("$rid=7&$version=12") == {"$rid": "7", "$version": "12"}
+        assert encode({key: value}) == text
+    assert sorted(encode({"a": "1", "b": "2"}).split("&")) == ["a=1", "b=2"]
+    assert decode("a%20b=c%2Bd%26e%3Df&k&empty=") == {"a b": "c+d&e=f", "k": None, "empty": ""}
+    assert decode("") == {}
+    assert decode("$rid=7&$version=12") == {"$rid": "7", "$version": "12"}
 
 
 def test_bag_gives_back_what_it_was_given():
@@ -115,15 +117,15 @@ def test_bag_gives_back_what_it_was_given():
             key = "".join([rng.choice(alphabet) for _ in range(1 + rng.randrange(9))])
             value = "".join([rng.choice(alphabet) for _ in range(rng.randrange(9))])
             properties[key] = None if rng.randrange(5) == 0 else value
-        text = bag.encode(properties)
+        text = encode(properties)
         assert all(c not in text for c in "+# /\x00"), text
-        assert bag.decode(text) == properties, text
+        assert decode(text) == properties, text
 
 
 def test_bag_refuses_what_is_badly_encoded():
     for text in ("a=%", "a=%4", "a=%zz", "%=1"):
         try:
-            bag.decode(text)
+            decode(text)
         except ValueError:
             continue
         raise AssertionError(text)
@@ -161,7 +163,7 @@ def test_device_and_module():
     assert device.client_id == "dev-1"
     assert device.user == "myhub.azure-devices.net/dev-1/?api-version=2021-04-12"
     assert device.path == "devices/dev-1"
-    token = device.password(60)
+    token = keys.token(device, 60)
     assert token.startswith(
         "SharedAccessSignature sr=myhub.azure-devices.net%2Fdevices%2Fdev-1&sig="
     )
@@ -173,7 +175,7 @@ def test_device_and_module():
     assert module.client_id == "d/m"
     assert module.user == "localhost/d/m/?api-version=2021-04-12"
     assert module.path == "devices/d/modules/m"
-    assert "sr=localhost%2Fdevices%2Fd%2Fmodules%2Fm&" in module.password(60)
+    assert "sr=localhost%2Fdevices%2Fd%2Fmodules%2Fm&" in keys.token(module, 60)
 
 
 def test_a_bad_connection_string_says_what_is_wrong_and_keeps_the_key():

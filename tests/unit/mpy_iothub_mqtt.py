@@ -7,8 +7,7 @@ import os
 import random
 from time import ticks_add, ticks_diff, ticks_ms
 
-import iothub.connecting
-from iothub import HubError
+from iothub import HubError, connecting
 from iothub.mqtt import PUBLISH, Session
 
 ACCEPTED = b"\x20\x02\x00\x00"
@@ -49,7 +48,7 @@ class Pipe:
         self._come = self._come[n:]
         return n
 
-    def readable(self):
+    def ready(self):
         return self._news.wait()
 
     def write(self, data):
@@ -169,11 +168,7 @@ class Identity:
     def __init__(self, client_id, user, password):
         self.client_id = client_id
         self.user = user
-        self._password = password
-
-    def password(self, lifetime):
-        assert lifetime == 3600
-        return self._password
+        self.password = password
 
 
 async def test_connect_golden():
@@ -183,11 +178,12 @@ async def test_connect_golden():
     async def packet(clean, *identity, **options):
         session = Session(None, None, {}, clean_session=clean, **options)
         session.sock = link = Pipe()
-        await iothub.connecting.connect(session, Identity(*identity), [])
+        await connecting.connect(session, Identity(*identity), [])
         assert link.writes == 1  # in one piece
         return link.take()
 
-    iothub.connecting.find = opened
+    connecting.find = opened
+    connecting.token = lambda identity, lifetime: identity.password
     golden = b"\x10\x20\0\x04MQTT\x04\xc0\x00\xf0\0\x03dev\0\x07hub/dev\0\x06secret"
     assert await packet(False, "dev", "hub/dev", "secret") == golden
     golden = b"\x10\x18\0\x04MQTT\x04\x82\x04\x99\0\x03dev\0\x07hub/dev"
@@ -244,14 +240,16 @@ async def test_remaining_length_of_every_size():
 
 async def test_subscribe_golden_with_long_filters():
     session = await Bench().connect()
-    task = asyncio.create_task(session.mqtt.subscribe([("a/#", 0), ("b" * 150 + "/#", 1)]))
+    task = asyncio.create_task(
+        connecting.subscribe(session.mqtt, [("a/#", 0), ("b" * 150 + "/#", 1)])
+    )
     await settle()
     assert session.link.take() == (
         b"\x82\xa3\x01\0\x01" + b"\0\x03a/#\0" + b"\0\x98" + b"b" * 150 + b"/#\x01"
     )
     session.link.feed(b"\x90\x04\0\x01\0\x01")
     await task
-    task = asyncio.create_task(session.mqtt.subscribe([("a/#", 0)]))
+    task = asyncio.create_task(connecting.subscribe(session.mqtt, [("a/#", 0)]))
     await settle()
     session.link.feed(b"\x90\x03\0\x02\x80")
     try:

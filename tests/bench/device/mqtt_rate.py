@@ -11,6 +11,7 @@ import sys
 import time
 
 from iothub import Credentials, HubClient
+from iothub.keys import token
 
 _MESSAGES = 4000
 _BODY = b"x" * 600
@@ -75,7 +76,7 @@ def umqtt(credentials, ca):
         credentials.host,
         credentials.port,
         credentials.user,
-        credentials.password(3600),
+        token(credentials, 3600),
         240,
     )
     client.connect()

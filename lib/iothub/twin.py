@@ -1,0 +1,85 @@
+"""The device twin: desired properties come, reported properties go. Loaded when one does.
+
+Source: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#use-device-twins
+"""
+
+import asyncio
+import json
+
+from micropython import const
+
+from .decoding import decode
+from .errors import HubError, cold
+from .mqtt import PUBLISH, due, wait_until
+
+_GET = "$iothub/twin/GET/?$rid=%d"
+_REPORT = "$iothub/twin/PATCH/properties/reported/?$rid=%d"
+
+_MAX_REPORTED = const(32768)  # bytes: the hub's limit
+_ANSWER_S = const(30)
+_RETRY_S = const(10)  # until the twin is asked for again
+
+
+async def greet(client):
+    """Subscribes to all that the client listens to, and asks for the desired properties."""
+    session = client.session
+    try:
+        filters = [(client.topic(prefix) + "#", qos) for prefix, qos, _ in client.routes]
+        await cold("connecting", "subscribe", session, filters)
+        while client.desired:
+            try:
+                return _hand_on(client, await _request(session, _GET, b""), True)
+            except HubError as e:
+                if e.code not in ("throttled", "timeout", "server"):
+                    client.last_error = e
+                    return
+            await asyncio.sleep(_RETRY_S)
+    except Exception as e:  # half a greeting is none: the connection is made again
+        session.fault = e
+
+
+async def report(client, patch):
+    """See HubClient.report."""
+    body = json.dumps(patch).encode()
+    if len(body) > _MAX_REPORTED:
+        raise HubError("too-large", len(body))
+    return await _request(client.session, _REPORT, body)
+
+
+async def _request(session, topic, body):
+    limit = due(_ANSWER_S)
+    await wait_until(session.up, limit)
+    number = session.number()
+    answer = await session.ask(number, limit, PUBLISH, (topic % number,), len(body), body)
+    if answer is None:
+        raise HubError("closed")
+    return answer
+
+
+def hear(client, topic, payload):
+    """Takes a message of the twin's topics. Any exception when it is malformed."""
+    path, _, query = topic.partition("/?")
+    status = path[path.rfind("/") + 1 :]
+    if status == "desired":
+        if payload is not None:
+            _hand_on(client, json.loads(payload), False)
+        return
+    query = decode(query)
+    status = int(status)
+    if status == 204:
+        answer = int(query["$version"])
+    elif status == 200 and payload is not None:
+        answer = dict(json.loads(payload)["desired"])
+    elif status in (200, 413):
+        answer = HubError("too-large", "the twin")
+    elif status == 429:
+        answer = HubError("throttled")
+    else:
+        answer = HubError("server" if status >= 500 else "rejected", status)
+    client.session.give(int(query["$rid"]), answer)
+
+
+def _hand_on(client, desired, full):
+    version = desired.pop("$version", 0)
+    for callback in client.desired:
+        client.guard(callback, desired, version, full)
