@@ -27,6 +27,7 @@ test-faults: setup-32 ## the long rounds: killing, fuzzing, load (many minutes)
 	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest -m slow
 
 build/sdk/done: tests/sdk/requirements.txt
+	@$(BIN)/pip install --quiet --require-hashes -r tests/sdk/requirements-hub.txt
 	@$(PYTHON) -m venv build/sdk
 	@build/sdk/bin/pip install --quiet --require-hashes -r tests/sdk/requirements.txt
 	@touch $@
@@ -55,6 +56,7 @@ format: setup ## let ruff lay the code out
 lock: ## pin tools/requirements.in again, with hashes
 	@$(LOCK) tools/requirements.in -o tools/requirements.txt
 	@$(LOCK) tests/sdk/requirements.in -o tests/sdk/requirements.txt
+	@$(LOCK) tests/sdk/requirements-hub.in -o tests/sdk/requirements-hub.txt
 
 clean: ## remove what was built; the virtual environment too
 	rm -rf build .venv

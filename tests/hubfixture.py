@@ -30,13 +30,19 @@ Predicate = Callable[[list[Json]], bool]
 
 class LocalHub:
     def __init__(
-        self, state: Path, *, listen: str = "127.0.0.1", ports: tuple[int, int] = (0, 0)
+        self,
+        state: Path,
+        *,
+        listen: str = "127.0.0.1",
+        ports: tuple[int, int] = (0, 0),
+        amqps_port: int | None = None,
     ) -> None:
         """`ports`: MQTT, HTTPS; 0 is any free one."""
         self.state = state
         self.log = state.with_suffix(".log")
         self.listen = listen
         self.ports = ports
+        self.amqps_port = amqps_port
         self._process: subprocess.Popen[str] | None = None
 
     # --- its life ---
@@ -47,6 +53,8 @@ class LocalHub:
         command = [str(COMMAND), "hub", "up", "--json", "-v", "--state", str(self.state)]
         command += ["--listen", self.listen]
         command += ["--mqtt-port", str(mqtt_port), "--https-port", str(https_port)]
+        if self.amqps_port is not None:
+            command += ["--amqps-port", str(self.amqps_port)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True

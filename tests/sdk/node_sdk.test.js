@@ -4,7 +4,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { once } = require('node:events');
+const { on, once } = require('node:events');
 const fs = require('node:fs');
 const https = require('node:https');
 const { X509Certificate, createHmac, randomBytes } = require('node:crypto');
@@ -25,6 +25,7 @@ const { Client, Message, ModuleClient } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { Mqtt: ProvisioningMqtt } = require('azure-iot-provisioning-device-mqtt');
+const rhea = require('rhea');
 const { SymmetricKeySecurityClient } = require('azure-iot-security-symmetric-key');
 
 const service = hub.service_connection_string.replace(/(HostName=[^:;]*):\d+/, '$1');
@@ -227,6 +228,52 @@ test('a method that is not answered ends in time', async () => {
   client.onDeviceMethod('silence', () => {});
   const call = { methodName: 'silence', responseTimeoutInSeconds: 5, connectTimeoutInSeconds: 10 };
   await assert.rejects(serviceClient.invokeDeviceMethod('n-10', call));
+});
+
+test('messages from the cloud to a device', async () => {
+  await createDevice('n-14');
+  await serviceClient.open();
+  open.push(serviceClient);
+  const early = new Message('early');
+  early.messageId = 'm1';
+  early.properties.add('k', 'v ü');
+  await serviceClient.send('n-14', early);
+  const { primaryKey } = (await registry.get('n-14')).responseBody.authentication.symmetricKey;
+  const client = Client.fromConnectionString(
+    `HostName=${hub.mqtt_host};DeviceId=n-14;SharedAccessKey=${primaryKey}`,
+    Mqtt
+  );
+  open.push(client);
+  const messages = on(client, 'message');
+  await client.open();
+  const [first] = (await messages.next()).value;
+  assert.equal(first.data.toString(), 'early');
+  assert.equal(first.messageId, 'm1');
+  assert.equal(first.properties.getValue('k'), 'v ü');
+  await client.complete(first);
+  await serviceClient.send('n-14', 'late');
+  const [second] = (await messages.next()).value;
+  assert.equal(second.data.toString(), 'late');
+  await client.complete(second);
+  await assert.rejects(serviceClient.send('n-none', 'x'), { name: 'DeviceNotFoundError' });
+});
+
+test('a message by AMQP without a token is rejected', async () => {
+  await createDevice('n-15');
+  const connection = rhea.connect({
+    host: hub.mqtt_host,
+    port: hub.amqps_port,
+    transport: 'tls',
+  });
+  const sender = connection.open_sender('/messages/devicebound');
+  await once(sender, 'sendable');
+  sender.send({ to: '/devices/n-15/messages/devicebound', body: 'x' });
+  const [{ delivery }] = await once(sender, 'rejected');
+  assert.equal(delivery.remote_state.error.condition, 'amqp:unauthorized-access');
+  const elsewhere = connection.open_sender('/elsewhere');
+  const [context] = await once(elsewhere, 'sender_error');
+  assert.equal(context.sender.error.condition, 'amqp:not-found');
+  connection.close();
 });
 
 test('a wrong key is refused', async () => {

@@ -167,10 +167,13 @@ def test_methods(hub: LocalHub, registry: IoTHubRegistryManager) -> None:
         registry.invoke_device_method("s-3", CloudToDeviceMethod(method_name="x"))
 
 
-def test_cloud_to_device_messages(hub: LocalHub) -> None:
-    body = {"body": "early", "properties": {"k": "v"}, "systemProperties": {"$.mid": "m1"}}
+def test_cloud_to_device_messages(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("certifi.where", lambda: str(hub.ca))  # AMQP's only way to a CA
+    registry = IoTHubRegistryManager.from_connection_string(
+        hub.connection["service_connection_string"]
+    )
     string = hub.create_device("s-4")
-    hub.service.request("POST", "/vedette/messages/s-4", body)
+    registry.send_c2d_message("s-4", "early", {"k": "v ü", "messageId": "m1"})
     client = IoTHubDeviceClient.create_from_connection_string(
         string, server_verification_cert=hub.ca.read_text()
     )
@@ -178,11 +181,14 @@ def test_cloud_to_device_messages(hub: LocalHub) -> None:
     client.connect()
     client.on_message_received = received.append
     wait_for(lambda: received, bool, WAIT_S)
-    hub.service.request("POST", "/vedette/messages/s-4", {"body": "late"})
+    registry.send_c2d_message("s-4", "late", {"contentType": "text/plain"})
     wait_for(lambda: received, lambda found: len(found) == 2, WAIT_S)
     assert [message.data for message in received] == [b"early", b"late"]
-    assert received[0].custom_properties == {"k": "v"} and received[0].message_id == "m1"
+    assert received[0].custom_properties == {"k": "v ü"} and received[0].message_id == "m1"
+    assert received[1].content_type == "text/plain"
     client.shutdown()
+    with pytest.raises(Exception, match="send failure"):
+        registry.send_c2d_message("s-none", "x")
 
 
 def test_provisioning_by_group_and_by_individual_enrolment(hub: LocalHub) -> None:

@@ -31,6 +31,14 @@ def up(
     https_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the service API; 0: any free one.")
     ] = 8443,
+    amqps_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Take what service SDKs send by AMQP over TLS, on this port (theirs is 5671).",
+        ),
+    ] = None,
     listen: Annotated[
         str, typer.Option(help="Address to listen on; loopback unless told otherwise.")
     ] = "127.0.0.1",
@@ -64,7 +72,7 @@ def up(
             flush=True,
         )
 
-    options = main.Options(directory, listen, mqtt_port, https_port)
+    options = main.Options(directory, listen, mqtt_port, https_port, amqps_port)
     try:
         main.run(options, ready)
     except HubStartError as error:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -43,6 +44,7 @@ class Options:
     listen: str
     mqtt_port: int
     https_port: int
+    amqps_port: int | None  # None: no AMQP
 
 
 def run(options: Options, ready: Callable[[dict[str, Any]], None]) -> None:
@@ -64,6 +66,9 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
     host = "localhost" if options.listen in LOCAL_ADDRESSES else options.listen
     mqtt_port = _choose_port(options.listen, options.mqtt_port, "--mqtt-port")
     https_port = _choose_port(options.listen, options.https_port, "--https-port")
+    amqps_port = options.amqps_port
+    if amqps_port is not None:
+        amqps_port = _choose_port(options.listen, amqps_port, "--amqps-port")
     provisioning_host = _provisioning_address(options.listen, mqtt_port) or host
     library = plugin.build(plugin.cache_directory())
     certificates = Certificates(options.state)
@@ -80,7 +85,10 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
     )
     try:
         await hub.start()
-        async with _https(hub, certificates, options.listen, https_port):
+        async with (
+            _https(hub, certificates, options.listen, https_port),
+            _amqps(hub, certificates, options.listen, amqps_port),
+        ):
             connection = {
                 "service_connection_string": f"HostName={host}:{https_port};"
                 f"SharedAccessKeyName={service.POLICY};SharedAccessKey={hub.owner_key}",
@@ -88,6 +96,7 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
                 "mqtt_host": host,
                 "mqtt_port": mqtt_port,
                 "https_port": https_port,
+                **({"amqps_port": amqps_port} if amqps_port else {}),
                 "dps_host": provisioning_host,
                 "dps_port": mqtt_port,
                 "dps_scope": hub.provisioning.scope,
@@ -103,8 +112,7 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
 
 @contextlib.asynccontextmanager
 async def _https(hub: Hub, certificates: Certificates, address: str, port: int) -> Any:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.server, certificates.server_key)
+    context = _tls(certificates)
     runner = web.AppRunner(service.application(hub), access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:
@@ -112,6 +120,32 @@ async def _https(hub: Hub, certificates: Certificates, address: str, port: int) 
         yield
     finally:
         await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _amqps(hub: Hub, certificates: Certificates, address: str, port: int | None) -> Any:
+    if port is None:
+        yield
+        return
+    try:
+        from vedette_tools.hub.amqp import AmqpServer
+    except ImportError:
+        raise HubStartError(
+            "--amqps-port needs Qpid Proton: pip install 'vedette-tools[amqp]'"
+        ) from None
+    check_token = functools.partial(service.check_token, owner_key=hub.owner_key)
+    server = AmqpServer(check_token, hub.send_to_device)
+    await server.start(address, port, _tls(certificates))
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+def _tls(certificates: Certificates) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server, certificates.server_key)
+    return context
 
 
 @contextlib.contextmanager
