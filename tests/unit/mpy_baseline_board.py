@@ -401,6 +401,21 @@ def test_the_registers_of_other_chips():
     )
 
 
+def test_the_security_of_access_points_as_the_drivers_number_it():
+    for platform, number, expected in (
+        ("esp32", 2, "Fail"),  # WPA
+        ("esp32", 4, "Fail"),  # WPA and WPA2
+        ("esp32", 3, "Pass"),  # WPA2
+        ("esp32", 7, "Pass"),  # WPA2 and WPA3
+        ("rp2", 0, "Fail"),
+        ("rp2", 0x200002, "Fail"),  # WPA
+        ("rp2", 0x400004, "Pass"),  # WPA2, as a Pico 2 W with 1.29 tells
+        ("rp2", 0x1400004, "Pass"),  # WPA2 and WPA3
+    ):
+        change = values(platform=platform, nics={0: Nic(), 1: Nic(ssid="p", security=number)})
+        assert look(change)["2.3"][0] == expected, (platform, number)
+
+
 def test_what_was_found_is_said():
     found = look(None)
     assert found["2.6"][1].startswith("the application connects")

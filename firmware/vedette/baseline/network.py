@@ -8,7 +8,7 @@ CHECKS = """
 MPY-*
 Network-2.1|High|webrepl|WebREPL is off|Remove webrepl from boot.py
 Network-2.2|High|webrepl_password 8|WebREPL asks for a password|Choose one of 8 or 9 characters with import webrepl_setup
-Network-2.3|High|access_point|The access point is not open|Set security to WPA2 or WPA3 and a key
+Network-2.3|High|access_point 0 1 2 4 2097154|The access point is not open|Set security to WPA2 or WPA3 and a key
 Network-2.4|Medium|access_point_name ESP_ ESP32 MicroPython- PICO|The access point has a name of its own|Set ssid to a name that does not tell the product
 Network-2.5|Medium|bridge|There is no access point beside the station|Call active(False) on the access point
 Network-2.6|High|station|Wi-Fi is WPA2 or better|Give network.password in config.json, of 8 characters or more
@@ -36,15 +36,16 @@ def check_webrepl_password(facts, limit):
     return "" if len(settings.PASS) >= int(limit) else "it is shorter than %s" % limit
 
 
-def check_access_point(facts):
+def check_access_point(facts, *names):
+    """Passes where its security is none of these: open, WEP, or WPA in one of its forms."""
     nic = facts.wlan(1)
     if not nic:
         return None
     try:
         security = nic.config("security")
-    except ValueError:  # the CYW43's driver does not tell
-        raise RuntimeError("this firmware does not tell the access point's security")
-    if security in (0, 1, 2, 4):  # open, WEP, WPA, WPA and WPA2 mixed
+    except ValueError:  # an older driver of the CYW43
+        raise RuntimeError("this firmware does not tell how the access point is secured")
+    if str(security) in names:
         return "it is below WPA2" if security else "it is open"
     return ""
 
