@@ -140,7 +140,7 @@ def main() -> int:
             published_at = figures.pop("published_at")
             stored = 0
             while stored < expected and time.perf_counter() - published_at < 60:
-                stored = hub.service.request("GET", "/vedette/count")["events"]
+                stored = hub.service.request("GET", "/vedette/statistics")["events"]
             stored_after = time.perf_counter() - published_at
             broker = hub.service.request("GET", "/vedette/processes")["broker"]
             figures |= {

@@ -111,6 +111,14 @@ def events(
 
 @app.command()
 @user_errors
+def statistics() -> None:
+    """Print as JSON how many devices and messages there are, and what the day's quota was charged:
+    messages of 4 KB."""
+    typer.echo(json.dumps(HubConnection.find().request("GET", "/vedette/statistics"), indent=2))
+
+
+@app.command()
+@user_errors
 def trust(
     certificate: Annotated[Path, typer.Argument(help="An authority's X.509 certificate, PEM.")],
 ) -> None:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from vedette_tools.hub import bag
+from vedette_tools.hub import bag, metering
 from vedette_tools.hub.database import Database
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
@@ -90,7 +90,10 @@ class CloudToDevice:
     def _add(self, message: CloudMessage) -> None:
         if self._store.count_cloud_messages(message.device) >= PENDING_MAX:
             raise RequestError(403, f"{PENDING_MAX} messages wait for {message.device} already")
-        self._store.add_cloud_message(message)
+        with self._store.transaction():
+            self._store.add_cloud_message(message)
+            now_ms = int(time.time() * 1000)
+            self._store.meter(metering.day(now_ms), metering.units(message.bag, message.body))
 
     def _due(self, device: str, delivered: set[int], qos: int) -> list[tuple[int, CloudMessage]]:
         """What is to be delivered now. With QoS 0 nothing will be acknowledged, so it goes."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import time
 
 from aiohttp import web
 
-from vedette_tools.hub import cloud_to_device, event_lines
+from vedette_tools.hub import cloud_to_device, event_lines, metering
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.rest import HUB, Json, body_of, identity_of, number_of
 
@@ -63,10 +64,22 @@ async def events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@routes.get("/vedette/count")
-async def count(request: web.Request) -> web.Response:
-    """How many messages are stored."""
-    return web.json_response({"events": await request.app[HUB].events.count()})
+@routes.get("/vedette/statistics")
+async def statistics(request: web.Request) -> web.Response:
+    """What there is, and `meteredToday`: the messages in units of 4 KB that count against the
+    quota of the `day`, which begins at midnight UTC."""
+    hub = request.app[HUB]
+    store, run = hub.database.store, hub.database.run
+    day = metering.day(int(time.time() * 1000))
+    return web.json_response(
+        {
+            "devices": len(hub.identities.registry.devices()),
+            "connectedDevices": hub.sessions.devices(),
+            "events": await run(store.count_events),
+            "day": day,
+            "meteredToday": await run(store.metered, day),
+        }
+    )
 
 
 @routes.get("/vedette/identities")

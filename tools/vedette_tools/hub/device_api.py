@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vedette_tools.hub import agent_schema, bag, strict_json, twin
+from vedette_tools.hub import agent_schema, bag, metering, strict_json, twin
 from vedette_tools.hub.clock import utc_now
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
@@ -100,7 +100,7 @@ class DeviceApi:
                     events.append(_event(record))
                 else:
                     effects.append(self._request(record))
-            self._store.add_events(events)
+            self._add(events)
             self._store.set_position(position)
         if position.file != self._position.file:
             self._spool.forget(position)
@@ -113,7 +113,12 @@ class DeviceApi:
         text = "&".join(filter(None, (properties.lstrip("/"), "iothub-MessageType=Will")))
         identity = Identity.from_path(device_path)
         with self._store.transaction():
-            self._store.add_events([Event(*identity, time_ms, text, payload)])
+            self._add([Event(*identity, time_ms, text, payload)])
+
+    def _add(self, events: list[Event]) -> None:
+        self._store.add_events(events)
+        for day, units in metering.of_events(events).items():
+            self._store.meter(day, units)
 
     def _remember(self, record: Record) -> None:
         if not record.persistent:

@@ -26,9 +26,6 @@ class Events:
             self._batches += 1
             self._more.notify_all()
 
-    async def count(self) -> int:
-        return await self._database.run(self._store.count_events)
-
     async def read(
         self, *, after: int, last: int, device: str | None, since_ms: int, follow: bool
     ) -> AsyncIterator[Numbered]:

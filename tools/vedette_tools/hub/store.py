@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS cloud_message (
     device TEXT NOT NULL, expiry_ms INTEGER NOT NULL, deliveries INTEGER NOT NULL,
     bag TEXT NOT NULL, body BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS metered (
+    day TEXT PRIMARY KEY, units INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS cloud_message_by_device ON cloud_message (device, id);
 """
 
@@ -202,6 +205,18 @@ class Store:
     def delete_cloud_messages(self, device: str) -> int:
         """Returns how many waited."""
         return self._db.execute("DELETE FROM cloud_message WHERE device = ?", (device,)).rowcount
+
+    def meter(self, day: str, units: int) -> None:
+        """Count units against a day's quota."""
+        self._db.execute(
+            "INSERT INTO metered VALUES (?, ?)"
+            " ON CONFLICT DO UPDATE SET units = units + excluded.units",
+            (day, units),
+        )
+
+    def metered(self, day: str) -> int:
+        row = self._db.execute("SELECT units FROM metered WHERE day = ?", (day,)).fetchone()
+        return int(row[0]) if row else 0
 
     def count_events(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])

@@ -1,0 +1,56 @@
+"""What is charged against the day's quota."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+
+import pytest
+from hubfixture import COMMAND, LocalHub
+from mqttclient import Device
+from vedette_tools.hub import metering
+
+
+@pytest.mark.parametrize(
+    ("bag", "size", "units"),
+    [
+        ("", 0, 1),
+        ("", 4096, 1),
+        ("", 4097, 2),
+        ("", 262144, 64),
+        ("$.mid=abcd", 4092, 1),
+        ("$.mid=abcd", 4093, 2),
+        ("k=%C3%BC", 4093, 1),
+        ("k=%C3%BC", 4094, 2),
+        ("key", 4093, 1),
+    ],
+)
+def test_units_of_a_message(bag: str, size: int, units: int) -> None:
+    assert metering.units(bag, bytes(size)) == units
+
+
+def test_the_statistics_count_each_message_both_ways(own_hub: LocalHub) -> None:
+    hub = own_hub
+
+    def statistics() -> dict[str, object]:
+        done = subprocess.run([COMMAND, "hub", "statistics"], env=hub.env, capture_output=True)
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+    string = hub.create_device("m")
+    with Device(hub, string) as device:
+        device.send(b"x" * 5000)
+        device.send(1)
+        hub.wait_events("m", 2)
+        hub.service.request("POST", "/vedette/messages/m", {"body": "x" * 9000})
+        assert statistics() == {
+            "devices": 1,
+            "connectedDevices": 1,
+            "events": 2,
+            "day": datetime.now(UTC).date().isoformat(),
+            "meteredToday": 2 + 1 + 3,
+        }
+    hub.kill9()
+    hub.start()
+    assert statistics()["meteredToday"] == 6
