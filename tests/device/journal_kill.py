@@ -1,15 +1,16 @@
 """Device side of test_journal_kills.py: outbox, journal and sender of an agent that gets killed.
 
-micropython journal_kill.py NUMBER   In the current folder; at write NUMBER to the file system the
-first half of it is done, and the process gets SIGKILL. 0: never. Prints what happens, a line each:
-`restored ID`, `added ID`, `acknowledged ID`, and around each save of the journal `begin`, `done`.
+micropython journal_kill.py NUMBER [offline]   In the current folder; at write NUMBER to the file
+system the first half of it is done, and the process gets SIGKILL. 0: never. Prints what happens,
+a line each: `restored RECORD`, `added RECORD`, `acknowledged RECORD`, and around each save of the
+journal `begin`, `done`. A RECORD is its Id and a sum of its content.
 """
 
 import asyncio
 import builtins
 import os
 import sys
-from binascii import hexlify
+from binascii import crc32, hexlify
 
 from iothub import clock
 from vedette import journal as journals
@@ -21,6 +22,7 @@ clock._seconds += 86400  # the device has been up for a day
 _TURNS = 60
 _TOLD = 64  # a flag of a record that nothing else uses
 left = int(sys.argv[1])
+online = len(sys.argv) == 2
 
 
 def write(action, half):
@@ -57,11 +59,13 @@ class Os:
 
 
 class Client:
-    """Stands in for the hub client."""
+    """Stands in for the hub client; loses its connection after each message."""
 
     connected = False
 
     async def send_stream(self, length, writer, properties):
+        self.connected = False
+
         async def take(chunk):
             await asyncio.sleep_ms(0)
 
@@ -69,7 +73,8 @@ class Client:
 
 
 def tell(what, offset):
-    print(what, hexlify(outbox.header(offset)[-1]).decode())
+    identity = hexlify(outbox.header(offset)[-1]).decode()
+    print(what, "%s-%08x" % (identity, crc32(outbox.content(offset))))
 
 
 def acknowledge(offset):
@@ -97,7 +102,7 @@ async def main():
         tell("restored", offset)
     tasks = [asyncio.create_task(part.run()) for part in (journal, sender)]
     for step in range(9):
-        client.connected = step in (3, 4, 7)
+        client.connected = step in (3, 4, 7) and online
         for number in range(step % 3 + 1):
             outbox.add(b'"Payload":[]' + b" " * (97 * step), number, clock.uptime(), 60)
         for offset in outbox.entries():
@@ -105,16 +110,19 @@ async def main():
                 tell("added", offset)
         sender.wake()
         await rest()
-    client.connected = True
-    sender.wake()
-    await rest()
+    while online and outbox.count:
+        client.connected = True
+        sender.wake()
+        await rest()
     for task in tasks:
         task.cancel()
 
 
 client = Client()
 outbox = Outbox(16384)  # nothing has to give way
-sender = Sender(client, outbox, Settings({}), "agent")
+settings = Settings({})
+settings.apply({"Message_MaxSize": 4096})
+sender = Sender(client, outbox, settings, "agent")
 journal = journals.Journal("journal", outbox, sender.day)
 journals.open = File
 journals.os = Os()
