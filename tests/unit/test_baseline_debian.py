@@ -395,6 +395,71 @@ def test_each_check_passes_fails_and_is_an_error(lane: str, tmp_path: Path) -> N
         assert results[number][1], number
 
 
+def test_each_kernel_setting_counts(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    trees = []
+    for item in SYSCTLS:
+        tree = copied(base, tmp_path / item)
+        sysctl(item.partition("=")[0], "7")(tree)
+        trees.append(tree)
+    for item, results in zip(SYSCTLS, look(lane, tmp_path, trees), strict=True):
+        wrong = [found for found in results.values() if found[0] != "Pass"]
+        assert wrong == [("Fail", item.partition("=")[0] + " is 7")]
+
+
+def test_one_bit_more_is_too_much(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    for path, mode in MODES.items():
+        base.chmod(path, mode | 0o001)
+    (found,) = look(lane, tmp_path, [base])
+    files = {number for number in FAILS if number.startswith(("1.6.", "2.4.", "7.1."))}
+    files |= {"5.1.1", "5.1.2", "5.1.3"}
+    assert {number for number in found if found[number][0] == "Fail"} == files
+
+
+@pytest.mark.parametrize(
+    ("number", "passes", "fails"),
+    [
+        ("5.1.6", ("aes256-ctr", "-aes128-cbc"), ("3des-cbc", "^aes192-cbc", "+aes128-cbc")),
+        ("5.1.7", ("1", "15m", "900"), ("901", "1h")),
+        ("5.1.12", ("curve25519-sha256",), ("diffie-hellman-group14-sha1",)),
+        ("5.1.13", ("1", "60", "1M"), ("0", "61")),
+        ("5.1.14", ("info", "VERBOSE"), ("ERROR",)),
+        ("5.1.16", ("1", "4"), ("0", "5")),
+        ("5.1.17", ("0", "10"), ("11",)),
+    ],
+)  # fmt: skip
+def test_the_bounds_of_sshds_settings(
+    lane: str, tmp_path: Path, number: str, passes: tuple[str, ...], fails: tuple[str, ...]
+) -> None:
+    base = hardened(tmp_path / "base")
+    keyword = {"5.1.6": "Ciphers", "5.1.7": "ClientAliveInterval", "5.1.12": "KexAlgorithms",
+               "5.1.13": "LoginGraceTime", "5.1.14": "LogLevel", "5.1.16": "MaxAuthTries",
+               "5.1.17": "MaxSessions"}[number]  # fmt: skip
+    trees = []
+    for value in (*passes, *fails):
+        tree = copied(base, tmp_path / str(len(trees)))
+        sshd(f"{keyword} {value}")(tree)
+        trees.append(tree)
+    found = [results[number][0] for results in look(lane, tmp_path, trees)]
+    assert found == ["Pass"] * len(passes) + ["Fail"] * len(fails)
+
+
+def test_what_sshd_does_by_default(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    base.write("/etc/ssh/sshd_config", "")
+    (found,) = look(lane, tmp_path, [base])
+    wrong = {number: text for number, (result, text) in found.items() if result == "Fail"}
+    assert wrong == {
+        "5.1.7": "ClientAliveInterval is 0",
+        "5.1.8": "DisableForwarding is no",
+        "5.1.13": "LoginGraceTime is 120",
+        "5.1.16": "MaxAuthTries is 6",
+        "5.1.20": "PermitRootLogin is prohibit-password",
+        "5.1.22": "UsePAM is no",
+    }
+
+
 def test_what_does_not_concern_the_system_is_not_run(lane: str, tmp_path: Path) -> None:
     base = hardened(tmp_path / "base")
     alpine = copied(base, tmp_path / "alpine")
