@@ -44,6 +44,7 @@ class Device:
         will: tuple[str, bytes] | None = None,
         manual_ack: bool = False,
         certificate: Certificate | None = None,
+        websockets: bool = False,
         protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
     ) -> None:
         self._hub = hub
@@ -55,6 +56,7 @@ class Device:
         self.messages: queue.Queue[Message] = queue.Queue()
         self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._keepalive = keepalive
+        self._port = hub.connection["https_port"] if websockets else hub.port
         self._answers_subscribed = False
         clean_options = {} if protocol == MQTTProtocolVersion.MQTTv5 else {"clean_session": clean}
         self.client = mqtt.Client(
@@ -63,9 +65,12 @@ class Device:
             protocol=protocol,
             reconnect_on_failure=False,
             manual_ack=manual_ack,
+            transport="websockets" if websockets else "tcp",
             **clean_options,
         )
         context = ssl.create_default_context(cafile=str(hub.ca))
+        if websockets:
+            self.client.ws_set_options(path="/$iothub/websocket")
         if certificate:
             context.load_cert_chain(*certificate)
         self.client.tls_set_context(context)
@@ -110,7 +115,7 @@ class Device:
 
     def connect(self) -> int:
         """The CONNACK's return code; as paho gives it, 135 stands for 5."""
-        self.client.connect(self._hub.host, self._hub.port, self._keepalive)
+        self.client.connect(self._hub.host, self._port, self._keepalive)
         self.client.loop_start()
         code = self._wait("connect")
         if code:

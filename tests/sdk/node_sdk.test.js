@@ -12,7 +12,7 @@ const { after, test } = require('node:test');
 
 const hub = JSON.parse(process.env.VEDETTE_HUB_CONNECTION);
 
-// The service SDK makes agents of its own, which know no port but 443.
+// The SDKs know no port of HTTPS but 443.
 https.Agent = class extends https.Agent {
   constructor(options) {
     super({ ...options, port: hub.https_port });
@@ -22,7 +22,7 @@ https.globalAgent = new https.Agent();
 
 const iothub = require('azure-iothub');
 const { Client, Message, ModuleClient } = require('azure-iot-device');
-const { Mqtt } = require('azure-iot-device-mqtt');
+const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { Mqtt: ProvisioningMqtt } = require('azure-iot-provisioning-device-mqtt');
 const rhea = require('rhea');
@@ -283,6 +283,19 @@ test('a wrong key is refused', async () => {
     Mqtt
   );
   await assert.rejects(client.open(), { name: 'UnauthorizedError' });
+});
+
+test('a device over WebSockets', async () => {
+  const primaryKey = await createDevice('n-16');
+  const client = Client.fromConnectionString(
+    `HostName=${hub.mqtt_host};DeviceId=n-16;SharedAccessKey=${primaryKey}`,
+    MqttWs
+  );
+  await client.setOptions({ mqtt: { webSocketAgent: new https.Agent() } });
+  await client.open();
+  open.push(client);
+  await client.sendEvent(new Message('over WebSockets'));
+  assert.equal((await events('n-16'))[0].body, 'over WebSockets');
 });
 
 test('a device with a certificate', async () => {

@@ -79,6 +79,11 @@ class Broker:
         running = self._process and self._process.returncode is None
         return self._process.pid if self._process and running else None
 
+    @property
+    def socket(self) -> str:
+        """The path of the Unix socket on which it listens, besides its listeners."""
+        return self._path("broker")
+
     async def start(self, next_spool: Callable[[], int]) -> None:
         """Start, and start again whenever it dies, until `stop`. Errors: HubStartError."""
         # Not in the state directory: a Unix socket's path may have 104 bytes at most.
@@ -175,7 +180,7 @@ class Broker:
         errors: list[str] = []
         self._reader = asyncio.create_task(self._read_log(process, errors))
         if not await self._link.connect(
-            self._path("broker"), lambda: process.returncode is None, START_TIMEOUT_S
+            self.socket, lambda: process.returncode is None, START_TIMEOUT_S
         ):
             if process.returncode is None:
                 process.kill()
@@ -217,7 +222,8 @@ class Broker:
             f"plugin_opt_hub {self._path('hub')}",
             f"plugin_opt_spool {config.directory / 'spool'}",
             f"plugin_opt_spool_number {self._next_spool()}",
-            f"listener 0 {self._path('broker')}",
+            f"listener 0 {self.socket}",
+            "max_qos 1",
         ]
         for address, port in listeners:
             lines += [

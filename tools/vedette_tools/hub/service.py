@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from vedette_tools.hub import development_api, sas, service_api
+from vedette_tools.hub import development_api, sas, service_api, websocket
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.hub import Hub
 from vedette_tools.hub.rest import HUB
@@ -23,6 +23,7 @@ def application(hub: Hub) -> web.Application:
     app[HUB] = hub
     app.add_routes(service_api.routes)
     app.add_routes(development_api.routes)
+    app.add_routes(websocket.routes)
     return app
 
 
@@ -55,5 +56,6 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
 
 @web.middleware
 async def _authorise(request: web.Request, handler: Handler) -> web.StreamResponse:
-    check_token(request.headers.get("Authorization", ""), request.app[HUB].owner_key)
+    if request.match_info.handler is not websocket.relay:
+        check_token(request.headers.get("Authorization", ""), request.app[HUB].owner_key)
     return await handler(request)
