@@ -33,6 +33,7 @@ def start(
     outbox_size=13312,
     journal=True,
     watchdog=0,
+    system=False,
 ):
     """Starts the agent beside the application, in its asyncio loop; returns the Agent.
 
@@ -41,7 +42,7 @@ def start(
     starts, and `module_identity` says whether it is a module's. `state` is the folder that keeps
     the last good configuration; `outbox_size` bytes hold what is not acknowledged, and with
     `journal` a file in that folder does too; `watchdog`, in seconds, starts the board's, fed as
-    long as the loop lives.
+    long as the loop lives. With `system`, on Linux, it watches all programs, not this one only.
     Errors: HubError "credentials" for a connection string that is not one.
     """
     own = client is None
@@ -55,6 +56,7 @@ def start(
         feed = agent.port().watchdog(watchdog) if watchdog else None
     if feed:
         agent.scheduler.every_beat(lambda _: feed())
+    agent.system = system
     agent.start()
     return agent
 
@@ -64,6 +66,8 @@ class Agent:
 
     `counters` holds what no part counts by itself. `journal` is the path of its file.
     """
+
+    system = False
 
     def __init__(self, client, own_client, module_identity, store, outbox_size, journal=None):
         self.client = client
@@ -188,8 +192,11 @@ class Agent:
         return collector is not None
 
     def add(self, name, text, seconds):
-        """Puts an event of text (str) that covers `seconds` into the outbox."""
-        self._add(name, text, self.settings.schedule(name)[0], seconds)
+        """Puts an event of text (str) that covers `seconds` into the outbox.
+
+        False when it has no room.
+        """
+        return self._add(name, text, self.settings.schedule(name)[0], seconds)
 
     def complain(self, key, reason):
         """Tells of a setting that does not do: in the log, and as a ConfigurationError event."""
@@ -215,7 +222,7 @@ class Agent:
         self.counters["events_collected"] += 1
         added = self.outbox.add(text.encode(), priority, clock.uptime(), seconds)
         if not added:
-            log.warning("no room in the outbox: an event of %s is lost" % name)
+            log.warning("no room in the outbox for an event of " + name)
         return added
 
     @property

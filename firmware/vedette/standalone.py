@@ -39,6 +39,13 @@ def _start(config, store):
 
         from . import agent as agents
 
+        if sys.platform == "linux":
+            try:
+                from .ports.system import ARGUMENTS
+
+                config = dict(ARGUMENTS, **config)
+            except ImportError:  # a simulated board
+                pass
         try:
             agent = agents.start(**config)
         except (HubError, ValueError) as error:

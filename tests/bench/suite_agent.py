@@ -17,7 +17,12 @@ from vedette_tools import mpy
 from vedette_tools.connection import NotFound
 
 # What a board does not load: Linux's ports. (The simulated boards of the 32-bit lane do.)
-LINUX_ONLY = ("vedette/ports/unix.mpy", "nettap/linux.mpy")
+LINUX_ONLY = (
+    "vedette/ports/unix.mpy",
+    "nettap/linux.mpy",
+    "nettap/netlink.mpy",
+    "nettap/sock_diag.mpy",
+)
 BOARD = "armv7m"
 FACTOR = 240
 DEVICE = "bench"

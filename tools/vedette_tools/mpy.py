@@ -38,6 +38,19 @@ import main
 # The folders that stand at the root of a board's module path, and what in them is not for a board.
 SOURCES = ("firmware", "lib", "build/umqtt")
 NOT_FOR_BOARDS = ("manifest.py",)
+# What looks at all of a Linux system: no board has it, a simulated one does not either.
+LINUX_ONLY = (
+    "vedette/collectors/process.py",
+    "vedette/ports/connections.py",
+    "vedette/ports/keep.py",
+    "vedette/ports/own.py",
+    "vedette/ports/packets.py",
+    "vedette/ports/proc.py",
+    "vedette/ports/process_events.py",
+    "vedette/ports/process_watch.py",
+    "vedette/ports/system.py",
+    "vedette/ports/traffic.py",
+)
 
 
 def architecture(micropython: Path) -> str:
@@ -75,8 +88,9 @@ def sources() -> Iterator[tuple[Path, Path]]:
     """Each Python file for a board, with its path below the module path's root."""
     for folder in SOURCES:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if path.name not in NOT_FOR_BOARDS:
-                yield path, path.relative_to(ROOT / folder)
+            relative = path.relative_to(ROOT / folder)
+            if path.name not in NOT_FOR_BOARDS and relative.as_posix() not in LINUX_ONLY:
+                yield path, relative
 
 
 def compile_all(march: str, optimise: int = 3) -> Path:

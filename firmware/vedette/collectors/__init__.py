@@ -54,6 +54,6 @@ def load(name, agent):
     module = "".join("_" + c.lower() if c.isupper() else c for c in name)[1:]
     try:
         package = __import__("vedette.collectors." + module)
+        return getattr(package.collectors, module).Collector(agent)
     except ImportError:
         return None
-    return getattr(package.collectors, module).Collector(agent)

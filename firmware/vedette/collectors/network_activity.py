@@ -1,4 +1,7 @@
-"""The connections that the tap saw, aggregated in the flow table: one row a flow."""
+"""The connections that the tap saw, aggregated in the flow table: one row a flow.
+
+An agent that watches the whole system has those of other programs too.
+"""
 
 import os
 
@@ -23,6 +26,7 @@ class Collector(Base):
         tap.install()
         self.table = tap.table
         self._evicted = self.table.evicted
+        self._others = None
 
     def start(self):
         settings = self.agent.settings
@@ -34,9 +38,16 @@ class Collector(Base):
         sockets.include_own = settings["NetworkActivity_AgentTraffic"] == "Include"
         self.interval()
         self.agent.scheduler.every_beat(self._tick)
+        if self.agent.system:
+            from ..ports.traffic import Traffic
+
+            self._others = Traffic(self.agent, self.table)
 
     def stop(self):
         self.agent.scheduler.drop_hook(self._tick)
+        if self._others:
+            self._others.stop()
+            self._others = None
 
     def _tick(self, now):
         self.table.tick(now - self.agent.since[self.name])

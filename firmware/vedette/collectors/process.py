@@ -24,6 +24,8 @@ class Collector(Base):
 
     def __init__(self, agent):
         super().__init__(agent)
+        if not agent.system:
+            raise ImportError("processes are for an agent that watches the whole system")
         self._rows = {}  # by command line and user id
         self._order = []  # its keys, oldest first
         self._evicted = 0
