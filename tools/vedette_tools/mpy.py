@@ -43,6 +43,7 @@ LINUX_ONLY = (
     "vedette/collectors/process.py",
     "vedette/ports/connections.py",
     "vedette/ports/keep.py",
+    "vedette/ports/listening.py",
     "vedette/ports/own.py",
     "vedette/ports/packets.py",
     "vedette/ports/proc.py",

@@ -1,5 +1,6 @@
 """Linux processes, through proc(5). What is gone or not ours to read is None."""
 
+import asyncio
 import os
 
 from micropython import const
@@ -94,4 +95,16 @@ def inodes(pid):
                 pass
     except OSError:
         pass
+    return found
+
+
+async def owners(wanted):
+    """Returns {inode: process id} of those inodes of `wanted` that a process has open."""
+    found = {}
+    wanted = set(wanted)
+    for pid in pids():
+        for inode in inodes(pid):
+            if inode in wanted:
+                found[inode] = pid
+        await asyncio.sleep_ms(0)
     return found
