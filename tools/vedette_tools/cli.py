@@ -12,11 +12,15 @@ from vedette_tools.commands import (
     demo,
     deploy,
     device,
+    doctor,
+    estimate,
     flash,
+    fleet,
     hub,
     monitor,
     project,
     provision,
+    run,
     simulate,
     twin,
 )
@@ -29,10 +33,16 @@ app.command()(boards.boards)
 app.command()(project.init)
 app.command()(project.check)
 app.command()(flash.flash)
+app.command()(doctor.doctor)
+app.command()(estimate.estimate)
 app.command()(provision.provision)
 app.command()(deploy.deploy)
 app.command()(monitor.monitor)
+app.command()(run.run)
+app.command(context_settings=fleet.SETTINGS)(fleet.fleet)
 app.command()(deploy.uninstall)
+app.command()(hub.events)
+app.command(name="method")(device.call)
 app.command()(simulate.simulate)
 app.command()(demo.demo)
 
@@ -52,8 +62,9 @@ def _root(
 ) -> None:
     """Vedette: a security micro agent for MicroPython, and its local Azure IoT Hub.
 
-    Commands find the hub by VEDETTE_HUB (a service connection string) and VEDETTE_HUB_CA, else by
-    the local hub's state directory (VEDETTE_HUB_STATE, or its default).
+    Commands find the hub by VEDETTE_HUB (a service connection string; VEDETTE_HUB_FILE: the file
+    with it) and VEDETTE_HUB_CA, else by the local hub's state directory (VEDETTE_HUB_STATE, or its
+    default).
     """
 
 

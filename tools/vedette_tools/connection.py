@@ -1,8 +1,8 @@
 """Finds the hub, and speaks with its service API.
 
-The hub is the one that VEDETTE_HUB names (a service connection string; VEDETTE_HUB_CA: the file of
-the authority that signed its certificate), else the local hub whose state directory is
-VEDETTE_HUB_STATE, or the default one.
+The hub is the one that VEDETTE_HUB names (a service connection string; VEDETTE_HUB_FILE: the file
+with it; VEDETTE_HUB_CA: the file of the authority that signed its certificate), else the local hub
+whose state directory is VEDETTE_HUB_STATE, or the default one.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class HubConnection:
     @classmethod
     def find(cls) -> HubConnection:
         """Errors: CommandError."""
-        if string := os.environ.get("VEDETTE_HUB"):
+        if string := _string_from_environment():
             return cls(string, os.environ.get("VEDETTE_HUB_CA"), _port_from_environment())
         path = state_directory() / "hub.json"
         try:
@@ -177,6 +177,16 @@ def identity_path(device: str, module: str | None) -> str:
     """As in the REST API: `{device}[/modules/{module}]`."""
     below = f"/modules/{quote(module, safe='')}" if module else ""
     return quote(device, safe="") + below
+
+
+def _string_from_environment() -> str | None:
+    path = os.environ.get("VEDETTE_HUB_FILE")
+    if not path:
+        return os.environ.get("VEDETTE_HUB")
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read VEDETTE_HUB_FILE, {path}", why=str(error)) from None
 
 
 def _port_from_environment() -> int:

@@ -36,7 +36,7 @@ def deploy(
     The board starts the new version at once. If that does not come up, the one before is put back.
     """
     report = put(find_port(port), project.load(folder) if folder else None, dry_run=dry_run)
-    typer.echo(json.dumps(report) if as_json else "\n".join(_lines(report)))
+    typer.echo(told(report, as_json=as_json))
 
 
 def put(port: str, made: project.Project | None, *, dry_run: bool) -> dict[str, Any]:
@@ -82,6 +82,11 @@ def uninstall(port: Port = None, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"removed": removed}))
     else:
         typer.echo(f"removed: {', '.join(removed)}" if removed else "there was nothing to remove")
+
+
+def told(report: dict[str, Any], *, as_json: bool) -> str:
+    """A report of `put`, for a person or a program."""
+    return json.dumps(report) if as_json else "\n".join(_lines(report))
 
 
 def _report(port: str, machine: str, plan: Plan) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vedette_tools.commands.device import DeviceId, Module
+from vedette_tools.commands.device import AsJson, DeviceId, Module
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.connection import HubConnection, identity_path
-from vedette_tools.errors import CommandError
+from vedette_tools.errors import FAILED, CommandError
 
 app = typer.Typer(no_args_is_help=True, help="Twins: what a device is to be, and what it reports.")
 
@@ -50,6 +50,40 @@ def set_desired(
     request = _request(changes)
     twin = HubConnection.find().request("PATCH", _path(device, module), request)
     typer.echo(json.dumps(twin["properties"]["desired"], indent=2))
+
+
+@app.command()
+@user_errors
+def diff(device: DeviceId, module: Module = None, as_json: AsJson = False) -> None:
+    """Compare what the agent is to have with what it reports. Fails when they differ."""
+    properties = HubConnection.find().request("GET", _path(device, module))["properties"]
+    desired, reported = (_agent(properties[side], module) for side in ("desired", "reported"))
+    reasons = {each["key"]: each["reason"] for each in reported.get("latest_invalid_fields", [])}
+    found = [
+        {
+            "key": key,
+            "desired": value,
+            "reported": reported.get(key),
+            "reason": reasons.get(key, "" if key in reported else "not reported"),
+        }
+        for key, value in sorted(desired.items())
+        if reported.get(key) != value
+    ]
+    if as_json:
+        typer.echo(json.dumps({"differences": found}))
+    else:
+        for each in found:
+            reason = f"  ({each['reason']})" if each["reason"] else ""
+            wanted, has = json.dumps(each["desired"]), json.dumps(each["reported"])
+            typer.echo(f"{each['key']}: to be {wanted}, is {has}{reason}")
+    if found:
+        raise typer.Exit(FAILED)
+
+
+def _agent(side: dict[str, Any], module: str | None) -> dict[str, Any]:
+    """The agent's part of the desired or reported properties."""
+    section = side if module else side.get("microAgent") or {}
+    return {key: value for key, value in section.items() if not key.startswith("$")}
 
 
 def _request(changes: list[str]) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""`vedette fleet`: the same for many devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from deskfixture import COMMAND, Desk
+from vedette_tools import fleet
+from vedette_tools.errors import CommandError
+
+
+def vedette(*words: object, code: int = 0) -> str:
+    done = subprocess.run(
+        [COMMAND, "fleet", *map(str, words)],
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr if code not in (0, 6) else done.stdout
+
+
+def projects(folder: Path, *names: str) -> Path:
+    """A list of devices, each with a project of its own."""
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "config.toml").write_text(f'board = "unix"\ndevice = "{name}"\n')
+    path = folder / "devices.csv"
+    path.write_text("device,at\n" + "".join(f"{name},{folder / name}\n" for name in names))
+    return path
+
+
+def test_a_failure_is_taken_up_again(tmp_path: Path) -> None:
+    path = projects(tmp_path, "a", "b", "c")
+    bad = tmp_path / "b" / "app.py"
+    bad.write_text("def (:")
+    table = vedette(path, "check", "{at}", code=6).splitlines()
+    assert [line.split()[:2] for line in table[1:]] == [["a", "0"], ["b", "4"], ["c", "0"]]
+    bad.unlink()
+    lines = [json.loads(line) for line in vedette("--json", path, "check", "{at}").splitlines()]
+    states = {line["device"]: line["report"].get("state") for line in lines}
+    assert states == {"a": "done earlier", "b": None, "c": "done earlier"}
+    # It is done for all: the next time it begins anew.
+    assert "done earlier" not in vedette(path, "check", "{at}")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "b", "c", "devices.csv"]
+
+
+def test_another_command_has_its_own_progress(tmp_path: Path) -> None:
+    path = projects(tmp_path, "a", "b")
+    (tmp_path / "b" / "app.py").write_text("def (:")
+    vedette(path, "check", "{at}", code=6)
+    assert "done earlier" not in vedette(path, "estimate", "{at}", code=6)
+    assert vedette("--again", path, "check", "{at}", code=6).count("done earlier") == 0
+
+
+def test_boards_are_deployed_by_their_ports(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "devices.yaml"
+    path.write_text(
+        f"- device: here\n  port: {desk.board.port}\n- {{device: gone, port: /none}}\n"
+    )
+    desk.write_app("by fleet")
+    lines = vedette("--json", path, "deploy", desk.project, code=6).splitlines()
+    here, gone = (json.loads(line) for line in lines)
+    assert (here["code"], here["report"]["state"]) == (0, "runs")
+    assert gone["code"] == 3 and "/none cannot be opened" in gone["report"]["error"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("d.csv", "", "no list"),
+        ("d.csv", "device\n", "no list"),
+        ("d.csv", "name\na\n", "entry 1 has no device"),
+        ("d.csv", "device,port\na\n", "as many columns"),
+        ("d.csv", "device\na,b\n", "as many columns"),
+        ("d.csv", "device\na\na\n", "a is in it twice"),
+        ("d.yaml", "a: b", "no list"),
+        ("d.yaml", "- a", "entry 1 has no device"),
+        ("d.yaml", "- {a", "line 1"),
+    ],
+)
+def test_a_list_that_does_not_do(tmp_path: Path, name: str, text: str, says: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(CommandError) as error:
+        fleet.read(path)
+    assert says in error.value.why
+
+
+def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
+    path = projects(tmp_path, "a")
+    assert "no command for a fleet" in vedette(path, "monitor", code=1)
+    assert "'board' is no column; there are device, at" in vedette(
+        path, "check", "{board}", code=4
+    )

@@ -1,0 +1,214 @@
+"""Looks at a board, its configuration and the hub, and says what is not well and what to do."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+
+from vedette_tools import boards, deployment, mpy, provisioning
+from vedette_tools.board_link import NVS, BoardLink, Facts, find_port
+from vedette_tools.connection import (
+    HubConnection,
+    NotFound,
+    identity_path,
+    parse_connection_string,
+)
+from vedette_tools.errors import CommandError
+
+GOOD, WARNING, BAD, SKIPPED = "good", "warning", "bad", "skipped"
+SKEW_S = 300  # a token's times are believed that far apart
+TLS_PORT = 8883
+TLS_S = 10
+FLASH_MIN = 256_000  # two versions, journal and state
+NVS_MAX = 1024
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    state: str
+    says: str
+    next_step: str = ""
+
+
+def examine(port: str | None) -> Iterator[Finding]:
+    """Looks at everything, from the port to the hub; what cannot be reached is skipped."""
+    config: dict[str, Any] | None = None
+    roots: list[bytes] = []
+    try:
+        target = find_port(port)
+        with BoardLink(target) as link:
+            yield Finding("port", GOOD, target)
+            facts = link.facts()
+            yield from _board(facts)
+            yield _version(link)
+            config = provisioning.read_config(link)
+            yield _config(config)
+            if config:
+                roots = [data for path in _paths(config) if (data := link.read(path))]
+                yield _roots(config, roots)
+                config["connection_string"] = _connection_string(link, config)
+    except CommandError as error:
+        yield Finding("port", BAD, f"{error.what}: {error.why}", error.next_step)
+    device = _parsed(config)
+    if config:
+        yield Finding("key", GOOD, f"of {device['DeviceId']}") if device else _no_key()
+        yield _tls(device, roots)
+    yield from _hub(device)
+
+
+def _board(facts: Facts) -> Iterator[Finding]:
+    board = boards.recognise(facts.platform, facts.machine)
+    if board:
+        yield Finding("board", GOOD, f"{board.name}: {facts.machine}")
+    else:
+        says = f"{facts.machine} is none that is known"
+        yield Finding("board", WARNING, says, "`vedette boards` lists those that were looked at")
+    try:
+        march = mpy.architecture_named(facts.mpy, "it")
+        yield Finding("firmware", GOOD, f"{facts.version}, {march or 'bytecode only'}")
+    except CommandError as error:
+        yield Finding("firmware", BAD, str(error), "`vedette flash` writes a newer one")
+    budget = board.heap_budget if board else 0
+    yield Finding(
+        "heap",
+        GOOD if facts.heap_free > budget else BAD,
+        f"{facts.heap_free // 1000} of {facts.heap // 1000} KB are free",
+        "" if facts.heap_free > budget else "the agent needs more: take a board with more",
+    )
+    yield Finding(
+        "flash",
+        GOOD if facts.flash_free > FLASH_MIN else WARNING,
+        f"{facts.flash_free // 1000} of {facts.flash // 1000} KB are free",
+        "" if facts.flash_free > FLASH_MIN else "two versions may not fit: remove files",
+    )
+    skew = facts.clock - int(time.time())
+    clock = datetime.fromtimestamp(facts.clock, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if abs(skew) <= SKEW_S:
+        yield Finding("clock", GOOD, f"{clock}, {skew:+d} s from here")
+    else:
+        next_step = "with [network] in config.toml the agent sets it by network time"
+        yield Finding("clock", WARNING, f"{clock} is {skew:+d} s from here", next_step)
+
+
+def _version(link: BoardLink) -> Finding:
+    record = (link.read(deployment.RECORD) or b"").decode(errors="replace").splitlines()
+    if not record:
+        return Finding("agent", WARNING, "none was deployed", "`vedette deploy`")
+    for line in record[1:]:
+        digest, _, path = line.split(" ", 2)
+        if link.digest(path) != digest:
+            says = f"{path} is not what was deployed"
+            return Finding("agent", BAD, says, "`vedette deploy` puts it right")
+    return Finding("agent", GOOD, f"{record[0]}, {len(record) - 1} files as deployed")
+
+
+def _config(config: dict[str, Any] | None) -> Finding:
+    if config is None:
+        return Finding("config.json", BAD, "there is none", "`vedette provision` writes it")
+    return Finding("config.json", GOOD, ", ".join(sorted(config)))
+
+
+def _paths(config: dict[str, Any]) -> list[str]:
+    paths = config.get("ca", [])
+    return [paths] if isinstance(paths, str) else [str(path) for path in paths]
+
+
+def _roots(config: dict[str, Any], roots: list[bytes]) -> Finding:
+    if not roots or len(roots) != len(_paths(config)):
+        return Finding(
+            "CA", BAD, "a root is not on the board", "`vedette provision` puts it there"
+        )
+    now = datetime.now(UTC)
+    for data in roots:
+        try:
+            until = x509.load_der_x509_certificate(data).not_valid_after_utc
+        except ValueError:
+            return Finding(
+                "CA", BAD, "a root is no certificate in DER form", "`vedette provision`"
+            )
+        if until < now:
+            return Finding("CA", BAD, f"a root ended on {until:%Y-%m-%d}", "`vedette provision`")
+    return Finding("CA", GOOD, f"{len(roots)}, the last until {until:%Y-%m-%d}")
+
+
+def _connection_string(link: BoardLink, config: dict[str, Any]) -> str:
+    given = config.get("connection_string")
+    if not isinstance(given, dict):
+        return str(given or "")
+    code = (
+        f"import esp32\nb=bytearray({NVS_MAX})\n"
+        f"print(str(b[:esp32.NVS({NVS!r}).get_blob({given.get('nvs')!r},b)],'utf-8'))"
+    )
+    try:
+        return link.run(code, "read its key").strip()
+    except CommandError:
+        return ""
+
+
+def _parsed(config: dict[str, Any] | None) -> dict[str, str] | None:
+    try:
+        fields = parse_connection_string(config["connection_string"]) if config else {}
+    except CommandError:
+        return None
+    return fields if {"HostName", "DeviceId", "SharedAccessKey"} <= set(fields) else None
+
+
+def _no_key() -> Finding:
+    return Finding("key", BAD, "there is no whole connection string", "`vedette provision`")
+
+
+def _tls(device: dict[str, str] | None, roots: list[bytes]) -> Finding:
+    if not device or not roots:
+        return Finding("TLS", SKIPPED, "without key and CA there is nothing to try")
+    host, _, port = device["HostName"].partition(":")
+    try:
+        context = ssl.create_default_context(cadata=b"".join(roots))
+        with (
+            socket.create_connection((host, int(port or TLS_PORT)), TLS_S) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return Finding("TLS", GOOD, f"{host} is who the board's CA says")
+    except ssl.SSLError as error:
+        return Finding("TLS", BAD, f"{host}: {error}", "`vedette provision` with the hub's --ca")
+    except (OSError, ValueError) as error:
+        return Finding(
+            "TLS", BAD, f"{host} is not reached: {error}", "is the hub up, the port open?"
+        )
+
+
+def _hub(device: dict[str, str] | None) -> Iterator[Finding]:
+    try:
+        hub = HubConnection.find()
+        name = device["DeviceId"] if device else "doctor"
+        module = device.get("ModuleId") if device else None
+        try:
+            record = hub.request("GET", f"/devices/{identity_path(name, module)}")
+        except NotFound:
+            record = None
+    except CommandError as error:
+        yield Finding("hub", BAD, " ".join(filter(None, (error.what, error.why))), error.next_step)
+        return
+    yield Finding("hub", GOOD, f"{hub.host} answers")
+    if not device:
+        return
+    if record is None:
+        yield Finding("device", BAD, f"the hub has no {name}", "`vedette provision` makes it")
+        return
+    keys = record["authentication"].get("symmetricKey") or {}
+    if record.get("status", "enabled") != "enabled":
+        yield Finding("device", BAD, f"{name} is disabled at the hub", "enable it there")
+    elif device["SharedAccessKey"] not in (keys.get("primaryKey"), keys.get("secondaryKey")):
+        yield Finding("device", BAD, "the board's key is not the hub's", "`vedette provision`")
+    else:
+        state = str(record.get("connectionState", "unknown")).lower()
+        yield Finding("device", GOOD, f"{name} has this key; {state}")
