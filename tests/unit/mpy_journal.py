@@ -7,10 +7,13 @@ import random
 
 import vfs
 from flash import Flash
+from hub_client import Client
 from iothub import clock
 from vedette import log
+from vedette.agent import Agent
 from vedette.journal import Journal
 from vedette.outbox import HEADER, STAMPED, Outbox
+from vedette.store import Store
 
 log.level = 0
 clock._seconds += 86400  # the device has been up for a day
@@ -391,3 +394,31 @@ async def test_a_write_that_is_broken_off_is_made_good_by_the_next():
     await device.journal.save()
     device = Device(flash, kind)
     assert len(device.texts()) == 3 and device.journal.errors == 0
+
+
+async def test_an_agent_takes_up_where_the_last_one_was_killed():
+    def agent(client):
+        made = Agent(client, False, False, Store("state"), 4096, "state/journal")
+        made.start()
+        return made
+
+    first = agent(Client())
+    first.client.connected = False
+    for key in ("A", "B"):
+        first.complain(key, "reason")
+    first.sender.day[:] = [clock.unix() // 86400, 7, 8, 900]
+    await asyncio.sleep_ms(50)
+    assert first.outbox.count == 2
+    for task in first._tasks:  # as a reset does: nobody says good-bye
+        task.cancel()
+    second = agent(Client())
+    await second.sender.flush()
+    events = second.client.named("ConfigurationError")
+    assert [event["Payload"]["rows"][0][0] for event in events] == ["A", "B"]
+    assert second.sender.day[1:3] == [8, 9]  # one message more than before the reset
+    await asyncio.sleep_ms(50)
+    assert os.stat("state/journal")[6] == _HEAD  # what was acknowledged is forgotten at once
+    await second.stop()
+    third = agent(Client())
+    assert third.outbox.count == 0 and third.sender.day[1:3] == [8, 9]
+    await third.stop()

@@ -96,6 +96,30 @@ async def test_messages_keep_to_the_size_that_is_set():
     assert [len(message["Events"]) for message in client.messages[3:]] == [1, 1]
 
 
+async def test_an_event_that_does_not_fit_is_not_rendered_to_its_end():
+    client, outbox, sender = _make({"Message_MaxSize": 4096})
+    for name, padding in (("A", 3500), ("B", 3000), ("C", 3000)):
+        _add(outbox, name, padding=padding)
+    plain = messages.event
+    rendered = {}
+
+    def event(outbox, offset, part):
+        rendered[offset] = 0
+        for piece in plain(outbox, offset, part):
+            for at in range(0, len(piece), 10):
+                rendered[offset] += 1
+                yield piece[at : at + 10]
+
+    messages.event = event
+    try:
+        chosen, _ = await sender._pack(262144)
+    finally:
+        messages.event = plain
+    first, second, third = outbox.entries()
+    assert chosen == [(first, 0)]
+    assert rendered[second] < 50 and rendered[third] < 50, rendered
+
+
 async def test_what_is_not_acknowledged_is_sent_again_the_same():
     client, outbox, sender = _make()
     for name in ("A", "B"):
