@@ -1,0 +1,93 @@
+"""Which processes the agent sees come to be on Linux, by the kernel's events and by polling."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from conftest import LANES
+from watcher import Process, Watcher
+
+LANES_WANTED = os.environ.get("VEDETTE_LANES", "64").split(",")
+SOON_S = 5.0
+
+
+@pytest.fixture(params=[(lane, way) for lane in LANES_WANTED for way in ("events", "polling")])
+def watcher(request: pytest.FixtureRequest) -> Iterator[Watcher]:
+    lane, way = request.param
+    if not LANES[lane].exists():
+        pytest.skip(f"no {lane}-bit MicroPython")
+    with closing(Watcher(LANES[lane], way)) as watcher:
+        if way == "events":
+            watcher.need("events")
+        yield watcher
+
+
+def soon(watcher: Watcher, word: str, count: int) -> list[Process]:
+    found: list[Process] = []
+    end = time.monotonic() + SOON_S
+    while len(found) < count and time.monotonic() < end:
+        time.sleep(0.3)  # a fork is one once it has had time to take up a program
+        found += watcher.processes(word)
+    return found
+
+
+def test_a_command_is_one_exec(watcher: Watcher) -> None:
+    child = subprocess.Popen(["sleep", "0.4321"])
+    assert soon(watcher, "0.4321", 1) == [
+        Process(child.pid, os.getpid(), "sleep 0.4321", os.geteuid(), "exec")
+    ]
+    child.wait()
+
+
+def test_what_goes_on_with_its_parents_program_is_a_fork(watcher: Watcher) -> None:
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.5)
+        os._exit(0)
+    (process,) = [p for p in soon(watcher, "", 1) if p.pid == child]
+    assert process.parent == os.getpid() and process.kind == "fork"
+    os.waitpid(child, 0)
+
+
+def test_threads_are_no_processes(watcher: Watcher) -> None:
+    import threading
+
+    threads = [threading.Thread(target=time.sleep, args=(0.4,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    ids = {thread.native_id for thread in threads}
+    child = subprocess.Popen(["sleep", "0.4322"])
+    told = soon(watcher, "", 1)
+    assert child.pid in {p.pid for p in told} and not ids & {p.pid for p in told}
+    child.wait()
+
+
+def test_any_command_line_is_told(watcher: Watcher) -> None:
+    strange = b"\xff\xfe \x01 " + "é".encode() + b"x" * 2000
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(0.5)", "marked", strange]
+    )
+    (process,) = soon(watcher, "marked", 1)
+    assert process.pid == child.pid and len(process.line) <= 512
+    child.wait()
+
+
+def test_many_at_once_are_all_seen(watcher: Watcher) -> None:
+    children = [subprocess.Popen(["sleep", "0.7654"]) for _ in range(40)]
+    assert {p.pid for p in soon(watcher, "0.7654", 40)} == {child.pid for child in children}
+    for child in children:
+        child.wait()
+
+
+def test_what_lives_for_some_milliseconds_is_seen_by_events() -> None:
+    with closing(Watcher(LANES["64"])) as watcher:
+        watcher.need("events")
+        for _ in range(20):
+            subprocess.run(["sleep", "0.0056"], check=True)
+        assert len(soon(watcher, "sleep 0.0056", 20)) >= 16  # the rest are without their line

@@ -1,0 +1,180 @@
+"""The collectors of processes and of listening ports, around a stand-in agent."""
+
+import json
+
+from harness import SkipTest
+from nettap import sockets
+from vedette import log, tap
+from vedette.collectors import listening_ports, process
+from vedette.ports import process_watch
+
+log.level = 0
+_CHUNK = 4096
+
+
+class Agent:
+    """Takes events as long as there is room for them."""
+
+    system = True
+    objects = False
+
+    def __init__(self, size=256, room=100):
+        self.settings = {"Process_CacheSize": size, "Process_PollingInterval": 50000}
+        self.since = {"Process": 0, "ListeningPorts": 0}
+        self.counters = {"collections_deferred": 0}
+        self.room = room
+        self.events = []
+        self.complaints = []
+
+    def add(self, name, text, seconds):
+        if len(self.events) == self.room:
+            return False
+        event = json.loads("{" + text + "}")
+        assert event["Name"] in ("ProcessCreate", "ListeningPorts") and len(text) < 2 * _CHUNK
+        self.events.append(event)
+        return True
+
+    def complain(self, key, reason):
+        self.complaints.append((key, reason))
+
+    def rows(self):
+        events, self.events = self.events, []
+        return [
+            dict(zip(event["Payload"]["columns"], row))
+            for event in events
+            for row in event["Payload"]["rows"]
+        ]
+
+
+class Watch:
+    """Stands in for the watch on /proc: a test tells what it sees."""
+
+    def __init__(self, seen, polling_ms):
+        Watch.seen = seen
+        Watch.polling_ms = polling_ms
+        self.lost = 0
+
+    async def run(self):
+        pass
+
+    def settle(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def _collector(agent):
+    process_watch.start = Watch
+    collector = process.Collector(agent)
+    collector.start()
+    return collector
+
+
+async def test_equal_command_lines_of_a_user_are_one_row():
+    agent = Agent()
+    collector = _collector(agent)
+    assert Watch.polling_ms == 50
+    Watch.seen(7, 100, 1, "sh -c true", 0, "exec")
+    Watch.seen(8, 101, 1, "sh -c true", 0, "fork")
+    Watch.seen(9, 102, None, "sh -c true", 33, "exec")
+    await collector.collect()
+    first, second = agent.rows()
+    assert (first["process_id"], first["parent_process_id"], first["hit_count"]) == (100, 1, 2)
+    assert (first["commandline"], first["user_id"], first["type"]) == ("sh -c true", 0, "exec")
+    assert (second["user_id"], second["hit_count"]) == (33, 1)
+    assert second["parent_process_id"] is None
+    assert len(first["timestamp"]) == 20 and first["timestamp"] < second["timestamp"]
+    await collector.collect()
+    assert agent.rows() == [] and agent.complaints == []
+
+
+async def test_a_full_cache_lets_go_of_the_oldest_and_says_so():
+    agent = Agent(size=16)
+    collector = _collector(agent)
+    for number in range(20):
+        Watch.seen(number, number, 1, "command %d" % number, 0, "exec")
+    Watch.seen(20, 99, 1, "command 19", 0, "exec")
+    await collector.collect()
+    rows = agent.rows()
+    assert [row["process_id"] for row in rows] == list(range(4, 20))
+    assert rows[-1]["hit_count"] == 2
+    ((key, reason),) = agent.complaints
+    assert key == "Process_CacheSize" and reason.startswith("4 processes gave way")
+
+
+async def test_rows_without_room_wait_and_go_on_counting():
+    agent = Agent(room=2)
+    collector = _collector(agent)
+    for number in range(256):
+        Watch.seen(
+            1, number, 1, "a rather long command line, with its number: %d" % number, 0, "exec"
+        )
+    await collector.collect()
+    assert agent.counters["collections_deferred"] == 1
+    rows = agent.rows()
+    assert 20 < len(rows) < 256
+    Watch.seen(2, 999, 1, "a rather long command line, with its number: 255", 0, "exec")
+    agent.room = 100
+    await collector.collect()
+    rows += agent.rows()
+    assert [row["process_id"] for row in rows] == list(range(256))
+    assert [row["hit_count"] for row in rows] == [1] * 255 + [2]
+
+
+async def test_a_command_line_may_hold_anything():
+    agent = Agent()
+    collector = _collector(agent)
+    line = 'x "quoted" \\ \n\t\x01 h\u00e9'
+    Watch.seen(1, 1, 1, line, 0, "exec")
+    await collector.collect()
+    assert agent.rows()[0]["commandline"] == line
+
+
+async def test_an_agent_that_watches_itself_only_has_no_processes():
+    agent = Agent()
+    agent.system = False
+    try:
+        process.Collector(agent)
+        raise AssertionError("it was made")
+    except ImportError:
+        pass
+
+
+async def test_a_board_tells_what_its_application_listens_on():
+    tap.install()
+    import socket
+
+    agent = Agent()
+    agent.system = False
+    collector = listening_ports.Collector(agent)
+    await collector.collect()
+    assert agent.events[0]["IsEmpty"] and agent.rows() == []
+    tcp = socket.socket()
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    tcp.bind(socket.getaddrinfo("127.0.0.1", 0)[0][-1])
+    tcp.listen(1)
+    await collector.collect()
+    (row,) = agent.rows()
+    ((_, _, port),) = sockets.listening()
+    assert row["transport_protocol"] == "TCP" and row["local_address"] == "127.0.0.1"
+    assert row["local_port"] == port and row["process_id"] is row["process_name"] is None
+    tcp.close()
+
+
+async def test_a_whole_system_tells_the_process_that_listens():
+    try:
+        pid = int(open("/proc/self/stat").read().split()[0])
+    except OSError:
+        raise SkipTest("no /proc")
+    import socket
+
+    agent = Agent()
+    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    udp.bind(socket.getaddrinfo("::", 0)[0][-1])
+    await listening_ports.Collector(agent).collect()
+    mine = [row for row in agent.rows() if row["process_id"] == pid]
+    udp.close()
+    (row,) = mine
+    assert row["transport_protocol"] == "UDP" and row["local_address"] == "::"
+    assert row["local_port"] > 0 and row["process_name"]
