@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-32 run test test-faults test-sdk test-32 bench lint format lock clean
+.PHONY: help setup setup-32 run test test-faults test-sdk test-boards test-32 bench lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test-sdk: setup build/sdk/done ## the local hub against Microsoft's Python and N
 	@mkdir -p build/sdk-node && cp tests/sdk/package.json tests/sdk/package-lock.json build/sdk-node
 	@cd build/sdk-node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@PYTHONPATH=tools build/sdk/bin/python -m pytest tests/sdk -m slow -W ignore
+
+test-boards: setup-32 ## deploying and flashing, on pseudo-terminals; the quick part is in make test
+	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest tests/boards -m ""
 
 test-32: setup-32 ## the device tests on the 32-bit MicroPython only
 	@VEDETTE_LANES=32 $(BIN)/python -m pytest tests/unit
