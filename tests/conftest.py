@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["hubfixture", "deskfixture"]
+pytest_plugins = ["hubfixture", "deskfixture", "mainpy"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LANES = {

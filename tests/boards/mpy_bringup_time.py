@@ -1,11 +1,15 @@
 """Network time from servers that are right, wrong, silent, or somebody else."""
 
-import asyncio
-import socket
-import time
+import warp
 
-from iothub import clock
-from vedette import log, ports, sntp
+warp.faster(4)
+
+import asyncio  # noqa: E402 - after the clock
+import socket  # noqa: E402
+import time  # noqa: E402
+
+from iothub import clock  # noqa: E402
+from vedette import log, ports, sntp  # noqa: E402
 
 log.level = 0
 FROM_1900 = 2208988800
@@ -101,7 +105,7 @@ async def _lateness():
     while True:
         began = time.ticks_ms()
         await asyncio.sleep_ms(5)
-        assert time.ticks_diff(time.ticks_ms(), began) < 500, "the loop was held"
+        assert time.ticks_diff(time.ticks_ms(), began) < 2000, "the loop was held"
 
 
 async def test_two_servers_that_agree_set_the_clock():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tomllib
+from functools import cache
 from typing import Any
 
 import pytest
@@ -138,6 +139,7 @@ def described(name: str) -> dict[str, Any]:
     return tomllib.loads((ROOT / "boards" / name / "board.toml").read_text())
 
 
+@cache
 def said(name: str, lane: str) -> dict[str, Any]:
     """What the port says on the stand-in for this board."""
     if not LANES[lane].exists():

@@ -2,68 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-TESTS = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TESTS))
-
-from conftest import LANES, ROOT, device_environment  # noqa: E402
-
-SECRET = "c2VjcmV0LWtleQ=="
-GOOD = {
-    # Nothing listens on port 1: the agent runs and goes on trying.
-    "connection_string": f"HostName=127.0.0.1:1;DeviceId=board;SharedAccessKey={SECRET}",
-    "ca": "ca.der",
-}
-
-
-class Board:
-    def __init__(self, folder: Path, lane: str) -> None:
-        if not LANES[lane].exists():
-            pytest.skip(f"no {lane}-bit MicroPython (make setup-32)")
-        self.folder = folder
-        self.program = LANES[lane]
-        (folder / "ca.der").write_bytes(b"\x30\x00")
-
-    def run(
-        self, config: str | dict | None = None, app: str | None = None, until: str = ""
-    ) -> tuple[int, str]:
-        """Runs main.py; returns its exit code and output.
-
-        With `until`, interrupts it once that was said, when it must still be running.
-        """
-        if config is not None:
-            text = config if isinstance(config, str) else json.dumps(config)
-            (self.folder / "config.json").write_text(text)
-        if app is not None:
-            (self.folder / "app.py").write_text(app)
-        process = subprocess.Popen(
-            [self.program, "-X", "heapsize=1m", ROOT / "firmware" / "main.py"],
-            cwd=self.folder,
-            env=device_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if until and until in line:
-                assert process.poll() is None
-                process.send_signal(signal.SIGINT)
-        return process.wait(10), "".join(lines)
-
-
-@pytest.fixture(params=LANES)
-def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
-    return Board(tmp_path, request.param)
+from mainpy import GOOD, SECRET, Board
 
 
 @pytest.mark.parametrize(
@@ -78,7 +18,7 @@ def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
         ({**GOOD, "ca": 5}, "ca must be a path"),
         ({**GOOD, "ca": []}, "ca must be a path"),
         ({**GOOD, "watchdog": True}, "watchdog must be an integer"),
-        ({**GOOD, "connection_string": "HostName=h"}, "has no DeviceId"),
+        ({**GOOD, "connection_string": "HostName=h"}, "no DeviceId"),
         ({**GOOD, "connection_string": SECRET + ";"}, "credentials"),
         (" " * 5000, "longer than 4096"),
     ],
@@ -99,7 +39,7 @@ def test_the_application_runs_even_where_the_agent_cannot(board: Board) -> None:
 
 def test_the_agent_goes_on_when_the_application_ends(board: Board) -> None:
     app = "async def main():\n    print('app runs')"
-    code, output = board.run(GOOD, app, until="hub: certificate: a root is not a certificate")
+    code, output = board.run(GOOD, app, until="hub: certificate: ")
     assert code == 0 and "app runs" in output and SECRET not in output
     assert "app.py ended; the agent goes on" in output
 

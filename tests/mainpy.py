@@ -1,0 +1,68 @@
+"""main.py as a board runs it, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import LANES, device_environment
+
+SECRET = "c2VjcmV0LWtleQ=="
+GOOD = {
+    # Nothing listens on port 1: the agent runs and goes on trying.
+    "connection_string": f"HostName=127.0.0.1:1;DeviceId=board;SharedAccessKey={SECRET}",
+    "ca": "ca.der",
+}
+# What a host does not tell, and a board does.
+AS_A_BOARD = "from vedette.ports import unix; unix.reset_cause = lambda: %r; import main"
+
+
+class Board:
+    def __init__(self, folder: Path, lane: str) -> None:
+        if not LANES[lane].exists():
+            pytest.skip(f"no {lane}-bit MicroPython (make setup-32)")
+        self.folder = folder
+        self.program = LANES[lane]
+        (folder / "ca.der").write_bytes(b"\x30\x00")
+
+    def run(
+        self,
+        config: str | dict | None = None,
+        app: str | None = None,
+        until: str = "",
+        then: signal.Signals = signal.SIGINT,
+        cause: str | None = None,
+    ) -> tuple[int, str]:
+        """Runs main.py, after a reset of that cause; returns its exit code and output.
+
+        With `until`, sends it the signal `then` once that was said, when it must still be running.
+        """
+        if config is not None:
+            text = config if isinstance(config, str) else json.dumps(config)
+            (self.folder / "config.json").write_text(text)
+        if app is not None:
+            (self.folder / "app.py").write_text(app)
+        process = subprocess.Popen(
+            [self.program, "-X", "heapsize=1m", "-c", AS_A_BOARD % cause],
+            cwd=self.folder,
+            env=device_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if until and until in line:
+                assert process.poll() is None
+                process.send_signal(then)
+        return process.wait(10), "".join(lines)
+
+
+@pytest.fixture(params=LANES)
+def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
+    return Board(tmp_path, request.param)
