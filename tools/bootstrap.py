@@ -38,6 +38,7 @@ DEBIAN_PACKAGES: dict[str, tuple[str, Callable[[], object]]] = {
         lambda: Path("/usr/include/mosquitto_plugin.h").exists(),
     ),
     "mosquitto.h": ("libmosquitto-dev", lambda: Path("/usr/include/mosquitto.h").exists()),
+    "openssl/ssl.h": ("libssl-dev", lambda: Path("/usr/include/openssl/ssl.h").exists()),
     "cc": ("gcc", lambda: shutil.which("cc")),
     "stdio.h": ("libc6-dev", lambda: Path("/usr/include/stdio.h").exists()),
     "ensurepip": (
