@@ -198,7 +198,7 @@ def test_a_board_is_told_as_it_is(name: str, lane: str) -> None:
 
     causes = {number: name for name, number in values["causes"].items()}
     assert answer["reset_causes"] == {str(number): causes.get(number) for number in range(7)}
-    assert answer["secrets"] == [SECRET if board["features"]["nvs"] else None, None]
+    assert answer["secrets"] == [SECRET if board["port"] == "esp32" else None, None]
 
 
 @pytest.mark.parametrize("lane", LANES)
