@@ -74,6 +74,12 @@ class Agent:
             self._process.send_signal(signal.SIGINT)
         return self._process.wait(STOP_TIMEOUT_S)
 
+    def kill9(self) -> None:
+        """`kill -9`, as when a board loses its power."""
+        assert self._process
+        self._process.kill()
+        self._process.wait(STOP_TIMEOUT_S)
+
     def wait(self, timeout: float) -> int:
         assert self._process
         return self._process.wait(timeout)
