@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import os
 import struct
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import serial
@@ -127,6 +129,16 @@ def find_port(port: str | None) -> str:
     )
 
 
+def _not_opened(port: str) -> CommandError:
+    if not Path(port).exists():
+        why, next_step = "it is not there", "`vedette doctor` names the port that is"
+    elif not os.access(port, os.R_OK | os.W_OK):
+        why, next_step = "you may not use it", "join the device's group, and log in again"
+    else:
+        why, next_step = "another program has it", "close other terminals on it"
+    return CommandError(f"{port} cannot be opened", why=why, next_step=next_step, code=NO_BOARD)
+
+
 class BoardLink:
     """A board whose program was interrupted. A context: at its end the program starts again."""
 
@@ -135,12 +147,7 @@ class BoardLink:
         try:
             self._transport = SerialTransport(port, baudrate=BAUD, timeout=READ_S)
         except (TransportError, OSError):
-            raise CommandError(
-                f"{port} cannot be opened",
-                why="it is not there, another program has it, or you may not use it",
-                next_step="close other terminals on it; on Linux, join the group of the device",
-                code=NO_BOARD,
-            ) from None
+            raise _not_opened(port) from None
 
     def __enter__(self) -> BoardLink:
         with self._guarded("reset"):

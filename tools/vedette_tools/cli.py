@@ -25,26 +25,36 @@ from vedette_tools.commands import (
     twin,
 )
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(hub.app, name="hub")
-app.add_typer(device.app, name="device")
-app.add_typer(twin.app, name="twin")
-app.command()(boards.boards)
-app.command()(project.init)
-app.command()(project.check)
-app.command()(flash.flash)
-app.command()(doctor.doctor)
-app.command()(estimate.estimate)
-app.command()(provision.provision)
-app.command()(deploy.deploy)
-app.command()(monitor.monitor)
-app.command()(run.run)
-app.command(context_settings=fleet.SETTINGS)(fleet.fleet)
-app.command()(deploy.uninstall)
-app.command()(hub.events)
-app.command(name="method")(device.call)
-app.command()(simulate.simulate)
-app.command()(demo.demo)
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+
+PANELS = {
+    "A project and its board": (
+        boards.boards,
+        project.init,
+        project.check,
+        estimate.estimate,
+        flash.flash,
+        provision.provision,
+        deploy.deploy,
+        monitor.monitor,
+        run.run,
+        doctor.doctor,
+        deploy.uninstall,
+    ),
+    "Without a board": (simulate.simulate, demo.demo),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.command(rich_help_panel="Many boards", context_settings=fleet.SETTINGS)(fleet.fleet)
+HUB = "The hub"
+app.add_typer(hub.app, name="hub", rich_help_panel=HUB)
+app.add_typer(device.app, name="device", rich_help_panel=HUB)
+app.add_typer(twin.app, name="twin", rich_help_panel=HUB)
+app.command(rich_help_panel=HUB)(hub.events)
+app.command(name="method", rich_help_panel=HUB)(device.call)
 
 
 def _version(wanted: bool) -> None:

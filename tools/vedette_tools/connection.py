@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from vedette_tools.errors import CommandError
+from vedette_tools.errors import CommandError, reason
 from vedette_tools.hub import sas
 
 API_VERSION = "2021-04-12"
@@ -90,8 +90,10 @@ class HubConnection:
             )
         except FileNotFoundError:
             raise CommandError(
-                f"no hub found: there is no {path}. Start one with `vedette hub up`, or set "
-                "VEDETTE_HUB to a service connection string"
+                "no hub found",
+                why=f"there is no {path}",
+                next_step="Start one with `vedette hub up`, or set VEDETTE_HUB to a service "
+                "connection string",
             ) from None
         except OSError as error:
             raise CommandError(f"cannot read {path}: {error.strerror}") from None
@@ -186,7 +188,7 @@ def _string_from_environment() -> str | None:
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"cannot read VEDETTE_HUB_FILE, {path}", why=str(error)) from None
+        raise CommandError(f"cannot read VEDETTE_HUB_FILE, {path}", why=reason(error)) from None
 
 
 def _port_from_environment() -> int:

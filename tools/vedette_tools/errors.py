@@ -12,6 +12,8 @@ INVALID = 4  # a project, a board's description or a list of devices
 ROLLED_BACK = 5
 PARTLY = 6  # some devices of a fleet failed
 
+LISTED = 8  # names that one line has room for
+
 
 class CommandError(Exception):
     """A command failed: what, why, and what to do, for the person who gave it."""
@@ -47,4 +49,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     lowered = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
-    return f"did you mean {lowered[close[0]]}?" if close else f"there are {', '.join(known)}"
+    if close:
+        return f"did you mean {lowered[close[0]]}?"
+    more = f", and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"there are {', '.join(known[:LISTED])}{more}"
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be used; its name is told already."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

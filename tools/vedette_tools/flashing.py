@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from vedette_tools.boards import Board
-from vedette_tools.errors import INVALID, NO_BOARD, CommandError
+from vedette_tools.errors import INVALID, NO_BOARD, CommandError, reason
 
 IMAGE_MAGIC = 0xE9  # esp_image_header_t; the chip's id is 16 bits at 12
 CHIP_ID_AT = 12
@@ -47,7 +47,7 @@ def check_image(board: Board, firmware: Path) -> None:
             header = file.read(HEADER_SIZE)
     except OSError as error:
         raise CommandError(
-            f"cannot read {firmware}", why=error.strerror or "", next_step=next_step, code=INVALID
+            f"cannot read {firmware}", why=reason(error), next_step=next_step, code=INVALID
         ) from None
     if len(header) < HEADER_SIZE or header[0] != IMAGE_MAGIC:
         raise CommandError(

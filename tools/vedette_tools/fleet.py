@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from vedette_tools.errors import INVALID, CommandError
+from vedette_tools.errors import INVALID, CommandError, reason
 
 NAME = "device"
 PORT = "port"
@@ -53,7 +53,7 @@ def read(path: Path) -> list[dict[str, str]]:
             else:
                 rows = yaml.safe_load(file)
     except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError) as error:
-        raise CommandError(f"cannot read {path}", why=str(error), code=INVALID) from None
+        raise CommandError(f"cannot read {path}", why=reason(error), code=INVALID) from None
     if not isinstance(rows, list) or not rows:
         raise _wrong(path, "it is no list of devices")
     for number, row in enumerate(rows, 1):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from vedette_tools import boards, mpy
-from vedette_tools.errors import INVALID, CommandError, did_you_mean
+from vedette_tools.errors import INVALID, CommandError, did_you_mean, reason
 
 CONFIG = "config.toml"
 APP = "app.py"
@@ -101,7 +101,7 @@ def check(folder: Path) -> list[Problem]:
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(
             f"cannot read {path}",
-            why=str(error),
+            why=reason(error),
             next_step="`vedette init` makes one",
             code=INVALID,
         ) from None

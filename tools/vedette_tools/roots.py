@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 from vedette_tools.connection import state_directory
-from vedette_tools.errors import CommandError
+from vedette_tools.errors import CommandError, reason
 
 CERTIFICATE = re.compile(r"-+BEGIN CERTIFICATE-+.*?-+END CERTIFICATE-+", re.DOTALL)
 
@@ -25,7 +25,7 @@ def der_files(source: Path | None = None) -> dict[str, bytes]:
     except (OSError, ValueError) as error:
         raise CommandError(
             f"cannot read the hub's CA certificate {path}",
-            why=str(error),
+            why=reason(error),
             next_step="set VEDETTE_HUB_CA to a file in PEM form",
         ) from None
     if not contents:

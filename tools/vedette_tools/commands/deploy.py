@@ -23,7 +23,7 @@ START_S = 20
 def deploy(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[PROJECT]", help="Its folder; without one, the agent alone."),
+        typer.Argument(metavar="PROJECT", help="Its folder; without one, the agent alone."),
     ] = None,
     port: Port = None,
     dry_run: Annotated[

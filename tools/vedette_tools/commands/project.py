@@ -13,7 +13,7 @@ import typer
 from vedette_tools import boards, project
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, Project
-from vedette_tools.errors import INVALID, CommandError
+from vedette_tools.errors import INVALID, CommandError, reason
 
 APPLICATION = '''"""Runs beside the agent; it need not know of it."""
 
@@ -61,7 +61,7 @@ def init(
         (folder / project.CONFIG).write_text(text)
         (folder / project.APP).write_text(APPLICATION)
     except OSError as error:
-        raise CommandError(f"cannot write to {folder}", why=error.strerror or "") from None
+        raise CommandError(f"cannot write to {folder}", why=reason(error)) from None
     made = [str(folder / project.CONFIG), str(folder / project.APP)]
     after = ["vedette provision", "vedette deploy --project " + str(folder)]
     if as_json:
