@@ -21,6 +21,7 @@ from .store import FOLDER, Store
 _STOP_S = const(10)
 _HIGH = const(0)
 _ALERTS_S = const(30)
+_ROOM_S = const(30)
 _METHODS = const("collectNow,getBaseline,getStatus,restart,selfTest")
 
 
@@ -83,6 +84,7 @@ class Agent:
         self.since = {}  # when each collector's last event was made, in seconds of uptime
         self.counters = {
             "events_collected": 0,
+            "events_refused": 0,
             "collections_deferred": 0,
             "settings_refused": 0,
             "app_errors": 0,
@@ -191,12 +193,23 @@ class Agent:
                 await collector.collect()
         return collector is not None
 
-    def add(self, name, text, seconds):
+    async def deliver(self, name, text, seconds):
         """Puts an event of text (str) that covers `seconds` into the outbox.
 
-        False when it has no room.
+        Waits for room while the hub takes what is in it, but not for long: then the event is lost.
         """
-        return self._add(name, text, self.settings.schedule(name)[0], seconds)
+        for _ in range(_ROOM_S):
+            if self.add(name, text, seconds):
+                return
+            if not self.client.connected:
+                break
+            self.sender.wake()
+            await asyncio.sleep(1)
+        self._lose(name)
+
+    def add(self, name, text, seconds):
+        """Puts an event into the outbox at once; False when it has no room."""
+        return self._add(text, self.settings.schedule(name)[0], seconds)
 
     def complain(self, key, reason):
         """Tells of a setting that does not do: in the log, and as a ConfigurationError event."""
@@ -216,14 +229,17 @@ class Agent:
         """
         text = messages.head(name, event_type, "Triggered")
         text += messages.payload(columns, [row], self.objects)
-        return self._add(name, text, _HIGH, 0)
+        return self._add(text, _HIGH, 0) or self._lose(name)
 
-    def _add(self, name, text, priority, seconds):
-        self.counters["events_collected"] += 1
+    def _add(self, text, priority, seconds):
         added = self.outbox.add(text.encode(), priority, clock.uptime(), seconds)
-        if not added:
-            log.warning("no room in the outbox for an event of " + name)
+        self.counters["events_collected"] += added
         return added
+
+    def _lose(self, name):
+        self.counters["events_refused"] += 1
+        log.warning("no room in the outbox: an event of %s is lost" % name)
+        return False
 
     @property
     def objects(self):

@@ -48,7 +48,7 @@ class Outbox:
     """Bounded by `size` bytes, 65535 at most. Nothing here waits or raises for want of room.
 
     `count` is of records; `dropped` counts those that made room for one of higher priority,
-    `refused` those that found none, `expired` those that grew too old; `high_water` is in bytes.
+    `expired` those that grew too old; `high_water` is in bytes.
     For the journal, `changed` is an event set by each new record, and `revision` grows with every
     other change to one.
     """
@@ -62,7 +62,6 @@ class Outbox:
         self.count = 0
         self.high_water = 0
         self.dropped = 0
-        self.refused = 0
         self.expired = 0
 
     def reserve(self, size, *fields):
@@ -103,12 +102,11 @@ class Outbox:
         self.changed.set()
 
     def add(self, text, priority, when, interval):
-        """Adds a record of text alone (bytes). Returns False, and counts, where it has no room."""
+        """Adds a record of text alone (bytes). Returns False where it has no room."""
         size = len(text)
         identity = os.urandom(16)
         view = self.reserve(size, TEXT, priority, 0, 1, 0, 0, size, when, interval, identity)
         if view is None:
-            self.refused += 1
             return False
         view[:size] = text
         self.commit(size)

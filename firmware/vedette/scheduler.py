@@ -42,6 +42,7 @@ class Scheduler:
         self._fraction = random.getrandbits(16)
         self._jobs = []
         self._hooks = []
+        self._round = None  # the task that runs what is due
         self.errors = 0
         self.late_max_ms = 0
 
@@ -68,34 +69,39 @@ class Scheduler:
         self._jobs = [job for job in self._jobs if job.name != name]
 
     async def run(self, after=None):
-        """Runs for ever; after each beat in which jobs ran, calls `after()`."""
+        """Runs for ever; calls `after()` when a round of jobs is over. Beats do not wait for jobs."""
         due = self._ticks_ms()
-        while True:
-            late = time.ticks_diff(self._ticks_ms(), due)
-            self.late_max_ms = max(self.late_max_ms, late)
-            now = self._uptime()
-            for hook in self._hooks:
-                self._call(hook, now)
-            if await self._run_due(now) and after:
-                self._call(after)
-            wait = time.ticks_diff(time.ticks_add(due, _BEAT_MS), self._ticks_ms())
-            if wait < 0:  # jobs took longer than a beat: that is their time, not lateness
-                wait = 0
-            due = time.ticks_add(self._ticks_ms(), wait)
-            await self._sleep_ms(wait)
+        try:
+            while True:
+                late = time.ticks_diff(self._ticks_ms(), due)
+                self.late_max_ms = max(self.late_max_ms, late)
+                now = self._uptime()
+                for hook in self._hooks:
+                    self._call(hook, now)
+                if not self._round and any([job.due <= now for job in self._jobs]):
+                    self._round = asyncio.create_task(self._run_due(now, after))
+                wait = time.ticks_diff(time.ticks_add(due, _BEAT_MS), self._ticks_ms())
+                wait = max(wait, 0)
+                due = time.ticks_add(self._ticks_ms(), wait)
+                await self._sleep_ms(wait)
+        finally:
+            if self._round:
+                self._round.cancel()
 
-    async def _run_due(self, now):
-        ran = False
-        for job in self._jobs:  # the list is replaced, never changed, by add and remove
-            if job.due <= now:
-                job.due += (now - job.due) // job.period * job.period + job.period
-                ran = True
-                try:
-                    await job.run(job.name)
-                except Exception as error:
-                    self.errors += 1
-                    log.failed(job.name, error)
-        return ran
+    async def _run_due(self, now, after):
+        try:
+            for job in self._jobs:  # the list is replaced, never changed, by add and remove
+                if job.due <= now:
+                    job.due += (now - job.due) // job.period * job.period + job.period
+                    try:
+                        await job.run(job.name)
+                    except Exception as error:
+                        self.errors += 1
+                        log.failed(job.name, error)
+            if after:
+                self._call(after)
+        finally:
+            self._round = None
 
     def _call(self, function, *args):
         try:

@@ -3,7 +3,7 @@
 import asyncio
 
 from hub_client import Client
-from vedette import log, tap
+from vedette import log, messages, tap
 from vedette.agent import Agent
 from vedette.store import Store
 
@@ -137,6 +137,22 @@ async def test_an_interval_without_flows_sends_nothing():
     await agent.running["NetworkActivity"].collect()
     assert agent.outbox.count == 0
     await agent.stop()
+
+
+async def test_an_event_waits_for_room_while_the_hub_takes_what_there_is():
+    client, agent = _start(store="room", outbox_size=4096)
+    text = messages.head("Heartbeat", "Security", "Periodic")
+    text += messages.payload("text", [["x" * 3000]], False)
+    for _ in range(3):
+        await agent.deliver("Heartbeat", text, 60)
+    assert agent.counters["events_refused"] == 0
+    client.connected = False
+    for _ in range(3):
+        await agent.deliver("Heartbeat", text, 60)
+    assert agent.counters["events_refused"] in (2, 3)  # the third of before may be there still
+    client.connected = True
+    await agent.stop()
+    assert len(client.named("Heartbeat")) == 6 - agent.counters["events_refused"]
 
 
 async def test_flows_without_room_in_the_outbox_stay_in_the_table():

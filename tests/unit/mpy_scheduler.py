@@ -1,5 +1,6 @@
 """The scheduler in simulated time: grid, priorities, lateness, errors, changes."""
 
+import asyncio
 import time
 
 from vedette import log
@@ -19,6 +20,7 @@ class Clock:
     def __init__(self, seconds=0):
         self.ms = 1000 * seconds
         self.end = None
+        self.busy = False  # whether a job takes its time
 
     def uptime(self):
         return self.ms // 1000
@@ -27,11 +29,14 @@ class Clock:
         return self.ms % _WRAP
 
     async def sleep_ms(self, ms):
+        while self.scheduler._round and not self.busy:
+            await asyncio.sleep_ms(0)
         self.ms += ms
         if self.ms >= self.end:
             raise Stop()
 
     async def run(self, scheduler, seconds, after=None):
+        self.scheduler = scheduler
         self.end = self.ms + 1000 * seconds + 1  # the beat at the end included
         try:
             await scheduler.run(after)
@@ -181,6 +186,32 @@ async def test_hooks_are_fed_every_second_and_after_follows_jobs():
     scheduler.drop_hook(beats.append)
     await clock.run(scheduler, 5)
     assert len(beats) == 61
+
+
+async def test_beats_do_not_wait_for_a_job_that_takes_long():
+    clock, scheduler = _make()
+    beats = []
+    runs = []
+    scheduler.every_beat(beats.append)
+
+    async def long(_):
+        clock.busy = True
+        runs.append(clock.uptime())
+        while len(beats) % 35:
+            await asyncio.sleep_ms(0)
+        clock.busy = False
+
+    scheduler.add("long", long, 10, 0, 10)
+    asleep = clock.sleep_ms
+
+    async def sleep_ms(ms):
+        await asyncio.sleep_ms(0)
+        await asleep(ms)
+
+    scheduler._sleep_ms = sleep_ms
+    await clock.run(scheduler, 100)
+    assert beats == list(range(101)) and scheduler.late_max_ms == 0
+    assert 2 <= len(runs) <= 4, runs  # it runs once at a time, and once for each time it missed
 
 
 async def test_a_hook_that_raises_is_counted_and_the_beats_go_on():

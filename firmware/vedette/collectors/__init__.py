@@ -43,10 +43,10 @@ class Base:
     def head(self):
         return messages.head(self.event, self.event_type, self.category)
 
-    def emit(self, columns, rows):
+    async def emit(self, columns, rows):
         """Makes one event of `rows`, lists of values for `columns`: "name,name"."""
         text = self.head() + messages.payload(columns, rows, self.agent.objects)
-        self.agent.add(self.name, text, self.interval())
+        await self.agent.deliver(self.name, text, self.interval())
 
 
 def load(name, agent):

@@ -24,7 +24,7 @@ class Collector(Base):
             if result is None:
                 continue
             if size >= _ROWS_SIZE:
-                self._emit(rows, run, passed, seconds)
+                await self._emit(rows, run, passed, seconds)
                 rows = []
                 size = run = passed = 0
             run += 1
@@ -33,9 +33,9 @@ class Collector(Base):
             else:
                 rows.append(list(result))
                 size += sum([len(text or "") for text in result])
-        self._emit(rows, run, passed, seconds)
+        await self._emit(rows, run, passed, seconds)
 
-    def _emit(self, rows, run, passed, seconds):
+    async def _emit(self, rows, run, passed, seconds):
         text = self.head() + '"ChecksRun":%d,"ChecksPassed":%d,' % (run, passed)
         text += messages.payload(baseline.COLUMNS, rows, self.agent.objects)
-        self.agent.add(self.name, text, seconds)
+        await self.agent.deliver(self.name, text, seconds)

@@ -7,4 +7,4 @@ class Collector(Base):
     name = event = "Heartbeat"
 
     async def collect(self):
-        self.emit("uptime", [[self.agent.port().uptime()]])
+        await self.emit("uptime", [[self.agent.port().uptime()]])

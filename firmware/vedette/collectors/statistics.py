@@ -20,7 +20,7 @@ class Collector(Base):
     event_type = "Diagnostic"
 
     async def collect(self):
-        self.emit(COLUMNS, [self.values()])
+        await self.emit(COLUMNS, [self.values()])
 
     def values(self):
         """Returns a list of the integers that `COLUMNS` names."""
@@ -34,7 +34,7 @@ class Collector(Base):
             sender.events_sent,
             outbox.expired,
             outbox.dropped,
-            outbox.refused,
+            counters["events_refused"],
             counters["collections_deferred"],
             table.refused_flows,
             table.refused_hits,

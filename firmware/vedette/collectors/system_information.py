@@ -28,4 +28,4 @@ class Collector(Base):
         row.extend(port.storage())
         row.extend(port.hardware())
         row.extend((port.uptime(), port.reset_cause(), port.nics()))
-        self.emit(_COLUMNS, [row])
+        await self.emit(_COLUMNS, [row])

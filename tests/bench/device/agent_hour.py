@@ -3,9 +3,11 @@
 Arguments: factor of time, code (`romfs:FILE` or `path:FOLDER`), connection string, CA (DER). The
 application sends datagrams to changing peers and talks to an HTTP server of its own. Prints the
 heap in use, sampled after collections, without what there was before the agent was imported: this
-script's own code, and the ROMFS image (which is flash on a board).
+script's own code, and the ROMFS image (which is flash on a board). Prints which modules were loaded,
+those that were let go of again too.
 """
 
+import builtins
 import gc
 import json
 import sys
@@ -32,6 +34,18 @@ def load_code(where):
     sys.path.insert(0, "/rom")
 
 
+modules = set()
+native_import = builtins.__import__
+
+
+def noting_import(*args):
+    module = native_import(*args)
+    modules.update(sys.modules)
+    return module
+
+
+if sys.argv[5:] == ["modules"]:
+    builtins.__import__ = noting_import
 load_code(sys.argv[2])
 gc.collect()
 before = gc.mem_alloc()
@@ -77,6 +91,7 @@ async def main():
         "acknowledged": [agent.sender.acknowledged],
         "connects": [stats["connects"]],
         "job_errors": [agent.scheduler.errors],
+        "modules": list(modules),
     }
     print(json.dumps(result))
 

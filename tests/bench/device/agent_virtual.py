@@ -72,7 +72,7 @@ class Baseline(Base):
 
     async def collect(self):
         row = ["MPY-UNIX-Network-2.1", "Fail", None, "x" * 80, "y" * 160, "High"]
-        self.emit(self.columns, [row, row, row])
+        await self.emit(self.columns, [row, row, row])
 
 
 class Found:
