@@ -36,12 +36,14 @@ def lane(request: pytest.FixtureRequest) -> str:
 
 
 class Device:
-    """The probe's process. What it told is in `told`."""
+    """The probe's process, whose time runs `speed` times as fast. What it told is in `told`."""
 
-    def __init__(self, lane: str, connection_string: Any, ca: Path, **options: Any) -> None:
+    def __init__(
+        self, lane: str, connection_string: Any, ca: Path, *, speed: int = 5, **options: Any
+    ) -> None:
         config = {"connection_string": connection_string, "ca": [str(ca)], **options}
         self._process = subprocess.Popen(
-            [LANES[lane], PROBE],
+            [LANES[lane], PROBE, str(speed)],
             env=device_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

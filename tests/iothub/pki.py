@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from pathlib import Path
 
 from cryptography import x509
@@ -22,7 +23,7 @@ class Authority:
     name: str = "ca"
 
     def __post_init__(self) -> None:
-        self._key = rsa.generate_private_key(65537, 2048)
+        self._key = _new_key(self.name)
         self._certificate = self._sign(self.name, self._key, authority=True, days=(-1, 30))
         self._write(self.name, self._certificate, self._key)
 
@@ -36,7 +37,7 @@ class Authority:
 
     def issue(self, file: str, host: str = "localhost", days: tuple[int, int] = (-1, 30)) -> Path:
         """Writes FILE.pem and .der and .key and .key.der; the path of the first."""
-        key = rsa.generate_private_key(65537, 2048)
+        key = _new_key(file)
         return self._write(file, self._sign(host, key, authority=False, days=days), key)
 
     def _sign(
@@ -70,6 +71,12 @@ class Authority:
                 )
             )
         return self.folder / f"{file}.pem"
+
+
+@functools.cache
+def _new_key(_owner: str) -> rsa.RSAPrivateKey:
+    """One for each owner: they take long to make."""
+    return rsa.generate_private_key(65537, 2048)
 
 
 def _name(common_name: str) -> x509.Name:

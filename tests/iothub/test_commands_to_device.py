@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from device import Device, lane
-from hubfixture import LocalHub, hub
+from hubfixture import LocalHub
 from test_local_hub import device, root
 
-__all__ = ["hub", "lane", "root"]
+__all__ = ["lane", "root"]
 
 
 def invoke(hub: LocalHub, path: str, name: str, payload: Any = None) -> tuple[int, Any]:
@@ -56,7 +56,7 @@ def test_a_method_that_raises(lane: str, hub: LocalHub, root: Path) -> None:
 
 def test_methods_run_one_after_the_other(lane: str, hub: LocalHub, root: Path) -> None:
     name = f"queue-{lane}"
-    with device(lane, hub, root, hub.create_device(name), methods=True) as probe:
+    with device(lane, hub, root, hub.create_device(name), methods=True, speed=1) as probe:
         ready(probe)
         begin = time.monotonic()
         with ThreadPoolExecutor(8) as pool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 import time
 from pathlib import Path
+from typing import Any
 
+import certificates
 import pytest
-from device import Device, lane
-from hubfixture import LocalHub, hub, own_hub
+from device import KEY, Device, lane
+from hubfixture import LocalHub
 
-__all__ = ["hub", "lane", "own_hub"]
+__all__ = ["lane"]
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root.der"
 
 
-def device(lane: str, hub: LocalHub, root: Path, text: str, **options: object) -> Device:
+def device(lane: str, hub: LocalHub, root: Path, text: Any, **options: Any) -> Device:
     root.write_bytes(ssl.PEM_cert_to_DER_cert(hub.ca.read_text()))
     return Device(lane, text, root, **options)
 
@@ -107,33 +110,36 @@ def test_a_kick_is_followed_by_a_reconnect(lane: str, hub: LocalHub, root: Path)
         probe.expect("desired", full=True)
 
 
-@pytest.mark.parametrize("clean_session", [False, True])
-def test_the_hub_is_restarted_under_load(
-    lane: str, own_hub: LocalHub, root: Path, clean_session: bool
-) -> None:
-    text = own_hub.create_device("restart")
-    with device(lane, own_hub, root, text, clean_session=clean_session) as probe:
-        probe.expect("desired", full=True)
+def test_the_hub_is_restarted_under_load(lane: str, own_hub: LocalHub, root: Path) -> None:
+    def start(name: str, clean_session: bool) -> Device:
+        text = own_hub.create_device(name)
+        return device(lane, own_hub, root, text, clean_session=clean_session)
+
+    with start("clean", True) as clean, start("kept", False) as kept:
+        probes = {"clean": clean, "kept": kept}
+        for probe in probes.values():
+            probe.expect("desired", full=True)
         numbers = []
         for i in range(60):
-            numbers.append(probe.do("send", body=str(i)))
+            numbers += [(probe, probe.do("send", body=str(i))) for probe in probes.values()]
             if i == 20:
                 own_hub.kill9("broker")
             if i == 40:
                 own_hub.restart()
-        for number in numbers:
+        for probe, number in numbers:
             probe.outcome(number, timeout=40)
-        own_hub.set_twin("restart", {"after": True})
-        probe.expect("desired", desired={"after": True})
-    bodies = {event["body"] for event in own_hub.wait_events("restart", lambda e: len(e) >= 60)}
-    assert bodies >= set(range(60))
+        for name, probe in probes.items():
+            own_hub.set_twin(name, {"after": True})
+            probe.expect("desired", desired={"after": True})
+            events = own_hub.wait_events(name, lambda found: len(found) >= 60)
+            assert {event["body"] for event in events} == set(range(60))
 
 
 def renew(lane: str, hub: LocalHub, root: Path, lifetime: int, seconds: int) -> None:
     """Sends without a break while tokens of `lifetime` seconds run out one after another."""
     name = f"renew-{lane}-{lifetime}"
     text = hub.create_device(name)
-    with device(lane, hub, root, text, token_lifetime=lifetime, lag=True) as probe:
+    with device(lane, hub, root, text, token_lifetime=lifetime, speed=1) as probe:
         probe.expect("desired", full=True)
         end = time.monotonic() + seconds
         numbers = []
@@ -155,10 +161,61 @@ def renew(lane: str, hub: LocalHub, root: Path, lifetime: int, seconds: int) -> 
 
 
 def test_tokens_are_renewed_without_loss(lane: str, hub: LocalHub, root: Path) -> None:
-    renew(lane, hub, root, lifetime=4, seconds=11)
+    renew(lane, hub, root, lifetime=6, seconds=7)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_tokens_of_20_seconds_for_5_minutes(lane: str, hub: LocalHub, root: Path) -> None:
     renew(lane, hub, root, lifetime=20, seconds=300)
+
+
+def provisioned(lane: str, hub: LocalHub, root: Path, name: str, **secret: str) -> Device:
+    connection = hub.connection
+    host = f"{connection['dps_host']}:{connection['dps_port']}"
+    registration = {"scope": connection["dps_scope"], "registration_id": name, "host": host}
+    return device(lane, hub, root, "", provisioning={**registration, **secret})
+
+
+def test_provisioned_by_a_group_and_again_when_the_hub_does_not_know_it(
+    lane: str, hub: LocalHub, root: Path
+) -> None:
+    name = f"group-{lane}"
+    store = str(root.with_name("assigned.json"))
+    key = hub.connection["dps_group_key"]
+    with provisioned(lane, hub, root, name, group_key=key, store=store) as probe:
+        probe.outcome(probe.do("send", body="first"))
+        hub.delete_device(name)
+        probe.expect("connection", up=False, code="refused")
+        probe.outcome(probe.do("send", body="second"))
+    assert hub.wait_events(name)[-1]["body"] == "second"
+
+
+def test_provisioned_by_its_own_key(lane: str, hub: LocalHub, root: Path) -> None:
+    name = f"individual-{lane}"
+    attestation = {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY}}
+    body = {"registrationId": name, "deviceId": name + "-named", "attestation": attestation}
+    hub.service.request("PUT", f"/enrollments/{name}", body)
+    with provisioned(lane, hub, root, name, key=KEY) as probe:
+        probe.outcome(probe.do("send", body="x"))
+    assert len(hub.wait_events(name + "-named")) == 1
+    with provisioned(lane, hub, root, name, key="d3Jvbmc=") as probe:
+        number = probe.do("wait", timeout=5)
+        probe.expect("error", number=number, code="refused")
+
+
+def test_a_certificate(lane: str, hub: LocalHub, root: Path) -> None:
+    name = f"certificate-{lane}"
+    made = certificates.make(root.parent, name)
+    thumbprint = hashlib.sha1(made.der[0].read_bytes()).hexdigest()
+    authentication = {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": thumbprint}}
+    hub.service.request("PUT", f"/devices/{name}", {"authentication": authentication})
+    identity = (hub.host, hub.port, name)
+    shown = [str(path) for path in made.der]
+    with device(lane, hub, root, identity, certificate=shown) as probe:
+        probe.outcome(probe.do("send", body="x"))
+        other = [str(path) for path in certificates.make(root.parent, name).der]
+    assert len(hub.wait_events(name)) == 1
+    with device(lane, hub, root, identity, certificate=other) as probe:
+        number = probe.do("wait", timeout=5)
+        probe.expect("error", number=number, code="refused")
