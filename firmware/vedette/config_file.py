@@ -95,8 +95,8 @@ def _servers(value):
 
 
 def _is_server(value):
-    port = value.partition(":")[2] if isinstance(value, str) else "?"
-    return bool(value) and (not port or port.isdigit())
+    host, colon, port = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return bool(host) and (not colon or port.isdigit() and 0 < int(port) < 65536)
 
 
 def _number(value):
