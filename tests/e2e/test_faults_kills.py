@@ -48,7 +48,7 @@ async def main():
             kept.pop(0).close()
         await asyncio.sleep_ms(100)
 """
-VICTIMS = ("agent", "hub", "broker")
+OUTAGES = (("hub", "agent"), ("broker",), ("agent",), ("hub",), ("broker", "agent"))
 PAUSE_MAX_S = 4  # a collection takes place every 3 s
 
 
@@ -67,7 +67,7 @@ def identities(records: list[Json]) -> set[str]:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("rounds", [3, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_at_random(own_hub: LocalHub, own_agent: Agent, rounds: int) -> None:
     chance = random.Random(rounds)
     connection_string = own_hub.create_device("killed")
@@ -76,16 +76,21 @@ def test_killed_at_random(own_hub: LocalHub, own_agent: Agent, rounds: int) -> N
         own_agent.start(connection_string, APP % sink.port)
         settled(own_hub, "killed")
         for number in range(rounds):
-            time.sleep(chance.uniform(0, PAUSE_MAX_S))
-            victim = VICTIMS[number % len(VICTIMS)] if number < 3 else chance.choice(VICTIMS)
-            if victim == "agent":
-                own_agent.kill9()
+            victims = chance.choice(OUTAGES) if number else OUTAGES[0]
+            for victim in victims:
+                if number:
+                    time.sleep(chance.uniform(0, PAUSE_MAX_S))
+                elif victim == "agent":  # the hub is away: let the agent alone accept something
+                    before = len(accepted(own_agent))
+                    wait_for(lambda: len(accepted(own_agent)), before.__lt__)
+                if victim == "agent":
+                    own_agent.kill9()
+                else:
+                    own_hub.kill9(victim)
+            if "hub" in victims:
+                own_hub.start()
+            if "agent" in victims:
                 own_agent.run_board()
-            else:
-                own_hub.kill9(victim)
-                if victim == "hub":
-                    own_hub.start()
-            assert own_agent.running
         known = accepted(own_agent)
         count = len(rows(own_hub.events("killed"), "Statistics"))
         records = own_hub.wait_events(
@@ -98,5 +103,5 @@ def test_killed_at_random(own_hub: LocalHub, own_agent: Agent, rounds: int) -> N
         for row in flows_to(records, sink.port):
             told[row["local_port"]] += row["hit_count"]
         wait_for(lambda: sink.datagrams, lambda sent: all(sent[p] >= told[p] for p in told))
-    assert len(known) >= rounds and len(told) >= 10 * rounds
+    assert len(known) >= rounds and len(told) >= 5 * rounds
     assert "Traceback" not in own_agent.log
