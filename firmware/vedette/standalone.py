@@ -110,6 +110,7 @@ async def _main(config, store):
         asyncio.create_task(_hold(store))
         if _begin(store):
             agent = _start(config, store)
+        config.clear()  # it holds secrets
     await _run_app(agent, store)
     while agent:
         await asyncio.sleep(3600)
