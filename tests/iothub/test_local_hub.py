@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import itertools
 import ssl
 import time
 from pathlib import Path
@@ -14,6 +16,8 @@ from device import KEY, Device, lane
 from hubfixture import LocalHub
 
 __all__ = ["lane"]
+
+GAP_S = 2  # for a reconnect on a busy machine
 
 
 @pytest.fixture
@@ -158,6 +162,9 @@ def renew(lane: str, hub: LocalHub, root: Path, lifetime: int, seconds: int) -> 
     events = hub.wait_events(name, lambda found: len(found) >= len(numbers))
     marks = [e["properties"].get("n") or str(e["body"]) for e in events]
     assert sorted(map(int, marks)) == list(range(len(numbers)))
+    times = [datetime.datetime.fromisoformat(e["enqueuedTimeUtc"]) for e in events]
+    gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(times)]
+    assert max(gaps) < GAP_S, f"nothing came for {max(gaps)} s"
 
 
 def test_tokens_are_renewed_without_loss(lane: str, hub: LocalHub, root: Path) -> None:
