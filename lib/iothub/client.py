@@ -153,9 +153,11 @@ class HubClient:
 
         HubError when that failed or the connection was lost: call it again then.
         """
-        if not self.connected:
-            raise HubError("closed")
         return await cold("twin", "report", self, patch)
+
+    async def twin(self):
+        """The twin as it is now: a dict with the dicts "desired" and "reported"; HubError."""
+        return await cold("twin", "fetch", self)
 
     def on_method(self, name, handler):
         """`handler(payload)`, a function or coroutine function, answers the direct method `name`.

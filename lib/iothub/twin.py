@@ -28,7 +28,7 @@ async def greet(client):
         await cold("connecting", "subscribe", session, filters)
         while client.desired:
             try:
-                return _hand_on(client, await _request(session, _GET, b""), True)
+                return _hand_on(client, (await fetch(client))["desired"], True)
             except HubError as e:
                 if e.code not in ("throttled", "timeout", "server"):
                     client.last_error = e
@@ -43,10 +43,18 @@ async def report(client, patch):
     body = json.dumps(patch).encode()
     if len(body) > _MAX_REPORTED:
         raise HubError("too-large", len(body))
-    return await _request(client.session, _REPORT, body)
+    return await _request(client, _REPORT, body)
 
 
-async def _request(session, topic, body):
+async def fetch(client):
+    """See HubClient.twin."""
+    return await _request(client, _GET, b"")
+
+
+async def _request(client, topic, body):
+    if not client.connected:
+        raise HubError("closed")
+    session = client.session
     limit = due(_ANSWER_S)
     await wait_until(session.up, limit)
     number = session.number()
@@ -69,7 +77,9 @@ def hear(client, topic, payload):
     if status == 204:
         answer = int(query["$version"])
     elif status == 200 and payload is not None:
-        answer = dict(json.loads(payload)["desired"])
+        answer = json.loads(payload)
+        if not isinstance(answer["desired"], dict):
+            raise ValueError
     elif status in (200, 413):
         answer = HubError("too-large", "the twin")
     elif status == 429:

@@ -153,6 +153,7 @@ async def test_twin_in_full_after_each_connect_and_then_its_changes():
         await asyncio.sleep_ms(600)  # the client looks twice a second
         assert second == [({"a": 1}, 4, True)]
         assert await bench.client.report({"x": 1}) == 7
+        assert await bench.client.twin() == bench.hub.twin
         topic, body = bench.hub.published[-1]
         assert topic.startswith(REPORT) and json.loads(body) == {"x": 1}
 
