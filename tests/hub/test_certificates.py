@@ -46,67 +46,67 @@ def by_thumbprint(hub: LocalHub, name: str, made: Certificate) -> str:
 
 
 def test_a_device_with_its_own_certificate(hub: LocalHub, folder: Path) -> None:
-    made = certificates.make(folder, "x-1")
-    string = by_thumbprint(hub, "x-1", made)
-    assert string == f"HostName=localhost:{hub.port};DeviceId=x-1;x509=true"
+    made = certificates.make(folder, "cert-1")
+    string = by_thumbprint(hub, "cert-1", made)
+    assert string == f"HostName=localhost:{hub.port};DeviceId=cert-1;x509=true"
     with Device(hub, string, certificate=made) as device:
         device.send(1)
         assert device.get_twin()["reported"] == {"$version": 1}
-    assert hub.wait_events("x-1")[0]["body"] == 1
+    assert hub.wait_events("cert-1")[0]["body"] == 1
     assert Device(hub, string).connect() == REFUSED
-    other = certificates.make(folder, "x-other")
+    other = certificates.make(folder, "cert-other")
     assert Device(hub, string, certificate=other).connect() == REFUSED
     assert "the certificate is not the one of this device" in hub.log.read_text()
 
 
 def test_the_secondary_thumbprint_counts_too(hub: LocalHub, folder: Path) -> None:
-    made = certificates.make(folder, "x-2")
-    by_thumbprint(hub, "x-2", made)
-    record = hub.service.request("GET", "/devices/x-2")
+    made = certificates.make(folder, "cert-2")
+    by_thumbprint(hub, "cert-2", made)
+    record = hub.service.request("GET", "/devices/cert-2")
     thumbprint = record["authentication"]["x509Thumbprint"]["primaryThumbprint"]
     swapped = {"primaryThumbprint": "AB" * 20, "secondaryThumbprint": thumbprint.lower()}
     body = {"authentication": {"x509Thumbprint": swapped}}
-    record = hub.service.request("PUT", "/devices/x-2", body, {"If-Match": "*"})
+    record = hub.service.request("PUT", "/devices/cert-2", body, {"If-Match": "*"})
     assert record["authentication"]["type"] == "selfSigned"
-    with Device(hub, "HostName=x;DeviceId=x-2;x509=true", certificate=made):
+    with Device(hub, "HostName=x;DeviceId=cert-2;x509=true", certificate=made):
         pass
 
 
 def test_a_device_by_the_authority_that_signed_it(
     hub: LocalHub, folder: Path, authority: Certificate
 ) -> None:
-    string = create(hub, "x-3", "--ca-signed")
-    made = certificates.make(folder, "x-3", authority)
+    string = create(hub, "cert-3", "--ca-signed")
+    made = certificates.make(folder, "cert-3", authority)
     with Device(hub, string, certificate=made) as device:
         device.send("by authority")
     stranger = certificates.make(folder, "stranger", authority=True)
     for wrong in (
-        certificates.make(folder, "x-3", stranger),
-        certificates.make(folder, "x-3"),
-        certificates.make(folder, "x-4", authority),
-        certificates.make(folder, "x-3", authority, days=-1),
+        certificates.make(folder, "cert-3", stranger),
+        certificates.make(folder, "cert-3"),
+        certificates.make(folder, "cert-4", authority),
+        certificates.make(folder, "cert-3", authority, days=-1),
         None,
     ):
         assert Device(hub, string, certificate=wrong).connect() == REFUSED
 
 
 def test_a_module_has_its_own(hub: LocalHub, folder: Path) -> None:
-    made = certificates.make(folder, "x-5")
-    string = create(hub, "x-5", "--module", "m", "--certificate", str(made.certificate))
+    made = certificates.make(folder, "cert-5")
+    string = create(hub, "cert-5", "--module", "m", "--certificate", str(made.certificate))
     with Device(hub, string, certificate=made):
-        assert hub.connected("x-5", "m")
-    assert Device(hub, "HostName=x;DeviceId=x-5;x509=true", certificate=made).connect() == REFUSED
+        assert hub.connected("cert-5", "m")
+    assert Device(hub, "HostName=x;DeviceId=cert-5;x509=true", certificate=made).connect() == REFUSED
 
 
 def test_a_key_does_not_help_nor_a_certificate_where_a_key_is_asked(
     hub: LocalHub, folder: Path
 ) -> None:
-    made = certificates.make(folder, "x-6")
-    with_key = hub.create_device("x-6")
-    assert Device(hub, "HostName=x;DeviceId=x-6;x509=true", certificate=made).connect() == REFUSED
-    by_thumbprint(hub, "x-7", made)
+    made = certificates.make(folder, "cert-6")
+    with_key = hub.create_device("cert-6")
+    assert Device(hub, "HostName=x;DeviceId=cert-6;x509=true", certificate=made).connect() == REFUSED
+    by_thumbprint(hub, "cert-7", made)
     key = with_key.partition("SharedAccessKey=")[2]
-    string = f"HostName=x;DeviceId=x-7;SharedAccessKey={key}"
+    string = f"HostName=x;DeviceId=cert-7;SharedAccessKey={key}"
     assert Device(hub, string).connect() == REFUSED
     with Device(hub, with_key, certificate=made):  # what is not asked for does not harm
         pass
@@ -120,7 +120,7 @@ def test_lib_iothub_connects_with_a_certificate(
         pytest.skip(f"no {lane}-bit MicroPython (make setup-32)")
     ca = folder / "hub.der"
     ca.write_bytes(ssl.PEM_cert_to_DER_cert(hub.ca.read_text()))
-    name = f"x-8-{lane}"
+    name = f"cert-8-{lane}"
     create(hub, name, "--ca-signed")
     made = certificates.make(folder, name, authority)
     done = subprocess.run(
@@ -163,7 +163,7 @@ def test_an_authentication_that_is_none(
     hub: LocalHub, authentication: dict[str, object], error: str
 ) -> None:
     with pytest.raises(CommandError, match=error):
-        hub.service.request("PUT", "/devices/x-9", {"authentication": authentication})
+        hub.service.request("PUT", "/devices/cert-9", {"authentication": authentication})
 
 
 def test_what_cannot_be_trusted(hub: LocalHub, folder: Path) -> None:
