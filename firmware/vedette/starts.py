@@ -63,6 +63,7 @@ def report(agent, starting=False):
     if failed or known["error"] or known["safe_mode"] or cause == "WDT_RESET":
         row = [cause, known["error"], known["where"], failed, known["safe_mode"]]
         if agent.tell("Crash", _COLUMNS, row):
+            agent.sender.wake()
             _keep(agent.store, known, error=None, where=None, safe_mode=False)
 
 
