@@ -95,7 +95,8 @@ def test_a_module_has_its_own(hub: LocalHub, folder: Path) -> None:
     string = create(hub, "cert-5", "--module", "m", "--certificate", str(made.certificate))
     with Device(hub, string, certificate=made):
         assert hub.connected("cert-5", "m")
-    assert Device(hub, "HostName=x;DeviceId=cert-5;x509=true", certificate=made).connect() == REFUSED
+    of_device = "HostName=x;DeviceId=cert-5;x509=true"
+    assert Device(hub, of_device, certificate=made).connect() == REFUSED
 
 
 def test_a_key_does_not_help_nor_a_certificate_where_a_key_is_asked(
@@ -103,7 +104,8 @@ def test_a_key_does_not_help_nor_a_certificate_where_a_key_is_asked(
 ) -> None:
     made = certificates.make(folder, "cert-6")
     with_key = hub.create_device("cert-6")
-    assert Device(hub, "HostName=x;DeviceId=cert-6;x509=true", certificate=made).connect() == REFUSED
+    without_key = "HostName=x;DeviceId=cert-6;x509=true"
+    assert Device(hub, without_key, certificate=made).connect() == REFUSED
     by_thumbprint(hub, "cert-7", made)
     key = with_key.partition("SharedAccessKey=")[2]
     string = f"HostName=x;DeviceId=cert-7;SharedAccessKey={key}"
