@@ -2,7 +2,6 @@
 """iothub.client and twin: what the application sees, on a hub that is played by the test."""
 
 import asyncio
-import gc
 import json
 import os
 import random
@@ -10,7 +9,7 @@ import sys
 
 from iothub import Credentials, HubClient, HubError, clock
 from iothub.connecting import subscribe
-from mpy_iothub_mqtt import FUZZ, Pipe, settle
+from mpy_iothub_mqtt import FUZZ, HeapUse, Pipe, settle
 
 TEXT = "HostName=hub.test;DeviceId=dev;SharedAccessKey=c2VjcmV0"
 GET = "$iothub/twin/GET/?$rid="
@@ -267,7 +266,7 @@ async def test_fuzzed_twins_methods_and_messages():
     async with Bench() as bench:
         bench.client.on_method("echo", lambda payload: (200, payload))
         bench.client.on_message(lambda body, properties: len(body))
-        heap = 0
+        used = HeapUse()
         for case in range(FUZZ):
             topic, text = (
                 bytearray(rng.choice(topics).encode()),
@@ -291,14 +290,8 @@ async def test_fuzzed_twins_methods_and_messages():
                     pass  # what came for another request was taken for its answer
                 bench.desired.clear()
                 bench.hub.published.clear()
-            if case % 1000 == 999:
-                used = []
-                for _ in range(5):  # what is under way is not to be counted
-                    await asyncio.sleep_ms(4)
-                    gc.collect()
-                    used.append(gc.mem_alloc())
-                heap = heap or min(used)
-                assert min(used) < heap + 2048, (case, heap, used)
+                used.sample()
+        assert not used.grows(), used.samples
         assert bench.client.connected and bench.client.stats["connects"] == 1
         assert bench.client.stats["malformed"] > FUZZ // 10
         assert bench.client.stats["oversized"] > FUZZ // 50
