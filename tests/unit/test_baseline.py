@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import datetime
+import importlib
 import re
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -82,6 +84,40 @@ def test_the_last_day_of_real_certificates_is_read(lane: str, tmp_path: Path) ->
         paths[-1].write_bytes(certificate(keys[number % 2], day))
     (ends,) = device(lane, "certificate_ends.py", *paths)
     assert ends == [day.isoformat() for day in days]
+
+
+FUSES = {
+    "5.1": {"ESP32": [["ABS_DONE_0", "ABS_DONE_1"]], "": [["SECURE_BOOT_EN"]]},
+    "5.2": {"ESP32": [["FLASH_CRYPT_CNT"]], "": [["SPI_BOOT_CRYPT_CNT"]]},
+    "5.3": {"ESP32": [["JTAG_DISABLE"]], "": [["DIS_PAD_JTAG"], ["SOFT_DIS_JTAG"]]},
+    "5.4": {"ESP32": [], "": [["DIS_USB_JTAG"]]},
+    "5.5": {
+        "ESP32": [["UART_DOWNLOAD_DIS"]],
+        "": [["DIS_DOWNLOAD_MODE", "ENABLE_SECURITY_DOWNLOAD"]],
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what espefuse imports
+@pytest.mark.parametrize("chip", ["ESP32", "ESP32S3", "ESP32C3"])
+def test_fuses_stand_where_espressifs_own_tool_reads_them(chip: str) -> None:
+    name = chip.lower()
+    defined = importlib.import_module(f"espefuse.efuse.{name}.mem_definition")
+    start = defined.EfuseDefineBlocks().BLOCKS[0][3]
+    folder = Path(defined.__file__).parents[2] / "efuse_defs"
+    table = yaml.safe_load((folder / f"{name}.yaml").read_text())["EFUSES"]
+    pack = (PACKS / "hardware.py").read_text()
+    for number, fuses in FUSES.items():
+        expected = []
+        for fields in fuses.get(chip, fuses[""]):
+            (word,) = {table[field]["word"] for field in fields}
+            bits = [((1 << table[field]["len"]) - 1) << table[field]["pos"] for field in fields]
+            expected.append((start + 4 * word, sum(bits)))
+        call = re.search(rf"^Hardware-{number}\|\w+\|register (.*?)\|", pack, re.MULTILINE)
+        assert call
+        cases = [case.split(":") for case in call[1].split(" ")]
+        found = [(int(case[1], 16), int(case[2], 16)) for case in cases if case[0] == chip]
+        assert found == expected, number
 
 
 def checks(path: Path) -> list[tuple[str, str, str]]:
