@@ -27,8 +27,8 @@ def make(
     authority: bool = False,
     days: int = 2,
 ) -> Certificate:
-    """A certificate for `name`, by itself or by `signer`, in a new directory in `folder`; with `days`
-    under 0 it has expired."""
+    """A certificate for `name`, by itself or by `signer`, in a new directory in `folder`; with
+    `days` under 0 it has expired."""
     folder = Path(tempfile.mkdtemp(dir=folder))
     made = Certificate(folder / f"{name}.pem", folder / f"{name}-key.pem")
     request = folder / f"{name}.csr"
