@@ -49,6 +49,7 @@ class Outbox:
 
     `count` is of records; `dropped` counts those that made room for one of higher priority,
     `expired` those that grew too old; `high_water` is in bytes.
+    While there are `holds`, nothing moves, and nothing can make room for another.
     For the journal, `changed` is an event set by each new record, and `revision` grows with every
     other change to one.
     """
@@ -56,7 +57,7 @@ class Outbox:
     def __init__(self, size=13312):
         self._arena = memoryview(bytearray(size))
         self._used = 0
-        self._holds = 0
+        self.holds = 0
         self.changed = asyncio.Event()
         self.revision = 0
         self.count = 0
@@ -73,7 +74,7 @@ class Outbox:
         """
         size = _padded(size)
         free = len(self._arena) - self._used
-        if size > free and not self._holds:
+        if size > free and not self.holds:
             lower = range(2, fields[1], -1)
             if size <= free + sum(self._size(offset) for offset in self.entries(lower)):
                 for offset in self.entries(lower):
@@ -178,17 +179,17 @@ class Outbox:
 
     def hold(self):
         """From now on nothing moves: offsets and views stay good until as many `release`."""
-        self._holds += 1
+        self.holds += 1
 
     def release(self):
-        self._holds -= 1
+        self.holds -= 1
         self._compact()
 
     def _size(self, offset):
         return self._arena[offset] | self._arena[offset + 1] << 8
 
     def _compact(self):
-        if self._holds:
+        if self.holds:
             return
         arena = self._arena
         source = target = 0

@@ -422,3 +422,17 @@ async def test_an_agent_takes_up_where_the_last_one_was_killed():
     third = agent(Client())
     assert third.outbox.count == 0 and third.sender.day[1:3] == [8, 9]
     await third.stop()
+
+
+async def test_an_event_of_higher_priority_waits_for_the_journal_to_let_lower_ones_go():
+    agent = Agent(Client(), False, False, Store("full"), 4096, "full/journal")
+    agent.client.connected = False
+    agent.settings.apply({"Heartbeat_MessageFrequency": "High"})
+    while agent.add("Statistics", "x" * 500, 60):
+        pass
+    writing = asyncio.create_task(agent.journal.save())
+    await asyncio.sleep_ms(0)
+    assert agent.outbox.holds
+    await agent.deliver("Heartbeat", "y" * 500, 60)
+    await writing
+    assert agent.outbox.dropped == 1 and agent.counters["events_refused"] == 0
