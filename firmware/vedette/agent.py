@@ -57,6 +57,7 @@ def start(
         feed = agent.port().watchdog(watchdog) if watchdog else None
     if feed:
         agent.scheduler.every_beat(lambda _: feed())
+    agent.watchdog = bool(feed)
     agent.system = system
     agent.start()
     return agent
