@@ -12,7 +12,8 @@ from micropython import const
 from nettap import netlink, protocols, sock_diag
 
 _PERIOD_MS = const(1000)
-_SHARE = const(500)  # a look may take this part of the time
+_PERIOD_MAX_MS = const(10000)
+_SHARE = const(250)  # a look may take this part of the time
 _SOCKETS_MAX = const(1024)
 _STATES = const(0xB77)  # of TCP: all but SYN_RECV, TIME_WAIT, CLOSE, LISTEN
 _CONNECTED = const(0x2)  # of UDP
@@ -51,10 +52,10 @@ class Connections:
     async def run(self):
         """Runs for ever. Errors: OSError without sock_diag."""
         while True:
-            began = time.ticks_us()
+            began = time.clock()  # of this process, not of those that wait beside it
             self._look()
-            cost_ms = time.ticks_diff(time.ticks_us(), began) // 1000
-            await asyncio.sleep_ms(max(_PERIOD_MS, cost_ms * _SHARE))
+            cost_ms = int((time.clock() - began) * 1000 * _SHARE)
+            await asyncio.sleep_ms(min(max(_PERIOD_MS, cost_ms), _PERIOD_MAX_MS))
 
     async def run_gone(self):
         """Runs for ever: takes the last counts of each socket that goes."""

@@ -4,6 +4,9 @@ The tap sees what this process does, and knows more of it: these flows are left 
 """
 
 import asyncio
+import gc
+
+from micropython import const
 
 from .. import log
 from .connections import Connections
@@ -11,11 +14,16 @@ from .keep import keep
 from .own import Own
 from .packets import Packets
 
+_GARBAGE = const(256 << 10)
+
 
 class Traffic:
     """Runs from when it is made until `stop()`, as far as this process may look."""
 
     def __init__(self, agent, table):
+        # What is kept are small pieces among much garbage: collected late, they would lie all over
+        # the heap, and leave no room for a buffer.
+        gc.threshold(_GARBAGE)
         self._own = Own(table)
         self._connections = Connections(table, self._own)
         try:
