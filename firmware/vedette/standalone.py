@@ -8,6 +8,7 @@ import sys
 import time
 
 from micropython import const
+from nettap import sockets
 
 from . import VERSION, cold, log
 from .store import FOLDER, Store
@@ -19,6 +20,8 @@ _MISSING = "no module named 'app'"
 _INTERRUPTED = const(0)
 _NO_AGENT = const(1)
 _CRASHED = const(2)
+
+_address = None  # the interface's, once it is up
 
 
 def _begin(store):
@@ -65,14 +68,25 @@ async def _hold(store):
     cold.call("starts", "held", store)
 
 
+def _local_address(remote):
+    """This end of a connection to `remote`, for the tap: no board tells it of a socket."""
+    if remote and len(remote) == 4:
+        return remote if remote[0] == 127 else _address
+    return None
+
+
 async def _online(network, servers):
     """Keeps the network up and the clock right; runs for ever."""
+    global _address
     nic = None
     due = time.ticks_ms()
     while True:
         try:
             if network and not (nic and nic.isconnected()):
                 nic = await cold.call("bringup", "connect", network, nic)
+                if nic and nic.isconnected():
+                    _address = bytes([int(part) for part in nic.ifconfig()[0].split(".")])
+                    sockets.local_address = _local_address
             elif time.ticks_diff(time.ticks_ms(), due) >= 0:
                 seconds = await cold.call("sntp", "synchronise", servers)
                 due = time.ticks_add(time.ticks_ms(), 1000 * seconds)

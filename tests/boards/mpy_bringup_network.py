@@ -9,6 +9,7 @@ warp.jumping()
 import asyncio  # noqa: E402 - after the clock
 import time  # noqa: E402
 
+from nettap import sockets  # noqa: E402
 from vedette import bringup, log, sntp, standalone  # noqa: E402, F401 - resident, to be watched
 
 SECRET = "correct horse"
@@ -156,6 +157,18 @@ async def test_wifi_comes_up_and_then_the_clock_is_set():
     assert network.calls == calls
     assert [servers for servers, _ in online.asked] == [("a", "b")]
     assert said == ["network: up, 192.168.4.7"]
+
+
+async def test_the_tap_knows_this_end_of_connections():
+    sockets.local_address = None
+    _board(Network())
+    async with Online(WIFI):
+        await asyncio.sleep(0.5)
+        assert sockets.local_address is None  # not up yet
+        await asyncio.sleep(20)
+    assert sockets.local_address(b"\x08\x08\x08\x08") == b"\xc0\xa8\x04\x07"
+    assert sockets.local_address(b"\x7f\0\0\1") == b"\x7f\0\0\1"
+    assert sockets.local_address(bytes(16)) is None and sockets.local_address(None) is None
 
 
 async def test_the_clock_is_set_daily_and_sooner_where_that_failed():
