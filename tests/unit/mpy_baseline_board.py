@@ -475,6 +475,12 @@ def test_a_secret_is_found_across_pieces_and_only_with_a_value():
     assert look(later(a_py=b"SharedAccessKey=(your key here, please)"))["4.1"][0] == "Pass"
 
 
+def test_too_many_files_to_look_at_are_an_error():
+    many = {"d/a%d.py" % number: b"" for number in range(260)}
+    found = look(lambda world: world.later.update(many))
+    assert found["4.1"] == found["1.5"] == ("Error", "there are more than 256 files")
+
+
 def test_the_twin_names_the_ports_that_may_listen():
     def custom(text):
         return values(ports=[(6, None, 80), (17, None, 5353)], custom=text)

@@ -40,9 +40,11 @@ SOURCES = ("firmware", "lib", "build/umqtt")
 NOT_FOR_BOARDS = ("manifest.py",)
 # What looks at all of a Linux system: no board has it, a simulated one does not either.
 LINUX_ONLY = (
+    "vedette/baseline/debian.py",
     "vedette/collectors/process.py",
     "vedette/ports/connections.py",
     "vedette/ports/keep.py",
+    "vedette/ports/linux_facts.py",
     "vedette/ports/listening.py",
     "vedette/ports/own.py",
     "vedette/ports/packets.py",

@@ -11,7 +11,6 @@ from .. import tap
 from . import lines, pieces
 
 _DIRECTORY = const(0x4000)  # what os.ilistdir says of one
-_DEPTH_MAX = const(8)
 _FILES_MAX = const(256)
 _CONFIG_MAX = const(4096)
 _FOLLOWING = const(16)  # bytes after a name that make it a secret
@@ -111,15 +110,21 @@ class Facts:
                     return
         raise RuntimeError("deployed.txt is damaged")
 
-    def files(self, code=False, folder="", depth=0):
-        """Yields the paths of all files, or those of code."""
-        for entry in os.ilistdir(folder or "."):
-            path = folder + entry[0]
-            if entry[1] == _DIRECTORY:
-                if depth < _DEPTH_MAX:
-                    yield from self.files(code, path + "/", depth + 1)
-            elif not code or path.endswith(".py") or path.endswith(".mpy"):
-                yield path
+    def files(self, code=False):
+        """Yields the paths of all files, or those of code. Errors: RuntimeError for too many."""
+        folders = [""]
+        count = 0
+        while folders:
+            folder = folders.pop()
+            for entry in os.ilistdir(folder or "."):
+                path = folder + entry[0]
+                if entry[1] == _DIRECTORY:
+                    folders.append(path + "/")
+                elif not code or path.endswith(".py") or path.endswith(".mpy"):
+                    if count == _FILES_MAX:
+                        raise RuntimeError("there are more than %d files" % _FILES_MAX)
+                    count += 1
+                    yield path
 
     pieces = staticmethod(pieces)
 
