@@ -67,9 +67,18 @@ def heap() -> Samples:
         }
 
 
-@measure(Budget("agent.day_units", "units", 24))
-def day_units() -> Samples:
-    return {"agent.day_units": device("agent_virtual.py", "day", heap="2m")["units"]}
+@measure(
+    Budget("agent.day_units", "units", 24),
+    Budget("journal.day_erases", "blocks", 32),
+    Budget("journal.written_per_sent", "B/B", 1),
+)
+def day() -> Samples:
+    result = device("agent_virtual.py", "day", heap="4m")
+    return {
+        "agent.day_units": result["units"],
+        "journal.day_erases": result["erases"],
+        "journal.written_per_sent": result["written_per_sent"],
+    }
 
 
 @measure(Budget("agent.idle_cpu", "% of a core", 0.2, portable=False))

@@ -1,7 +1,9 @@
 """The whole agent in simulated time that does not wait, with a hub that always acknowledges.
 
 `day`: a day at default settings with 50 live flows and a baseline of three failures; prints the
-metered units. `soak N`: N intervals with changing flows; prints the heap in use after each tenth.
+metered units, and what the agent's state costs a flash with LittleFS: blocks erased, and bytes
+written for each byte sent. `soak N`: N intervals with changing flows; prints the heap in use
+after each tenth.
 """
 
 import gc
@@ -19,10 +21,13 @@ tap.install()
 import asyncio  # noqa: E402
 
 import vedette  # noqa: E402
+import vfs  # noqa: E402
+from flash import Flash  # noqa: E402
 from vedette import collectors  # noqa: E402
 from vedette.collectors import Base  # noqa: E402
 
 _UNIT = 4096
+_BLOCKS = 256  # of 4 KB
 _HOST = b"\x0a\x00\x00\x07"
 
 
@@ -36,6 +41,7 @@ class Hub:
         self.stats = {"connects": 1}
         self.messages = 0
         self.units = 0
+        self.bytes = 0
         self._desired = desired
         self._watcher = None
 
@@ -57,6 +63,7 @@ class Hub:
         if self.written != length:
             raise ValueError("%d bytes of %d" % (self.written, length))
         self.messages += 1
+        self.bytes += length
         self.units += (length + _UNIT - 1) // _UNIT
 
     async def _write(self, chunk):
@@ -93,12 +100,18 @@ async def day():
     sys.modules["vedette.collectors.baseline"] = Found
     collectors.baseline = Found
     hub = Hub({})
-    agent = vedette.start(client=hub)
+    flash = Flash(_BLOCKS)
+    vfs.VfsLfs2.mkfs(flash)
+    vfs.mount(vfs.VfsLfs2(flash), "/flash")
+    flash.erases = flash.programmed = 0
+    agent = vedette.start(client=hub, state="/flash/state")
     for _ in range(24 * 60):
         sight(0, 50)
         await asyncio.sleep(60)
     await agent.stop()
-    print(json.dumps({"units": [hub.units], "messages": [hub.messages]}))
+    result = {"units": hub.units, "messages": hub.messages, "erases": flash.erases}
+    result["written_per_sent"] = flash.programmed / hub.bytes
+    print(json.dumps({name: [value] for name, value in result.items()}))
 
 
 async def soak(intervals):
