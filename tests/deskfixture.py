@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import LANES, ROOT
 from serialboard import SerialBoard
+from typer.testing import CliRunner
+from vedette_tools.cli import app
 
 COMMAND = ROOT / ".venv" / "bin" / "vedette"
 STATE = "vedette-state/"
@@ -51,17 +51,12 @@ class Desk:
         return {path: data for path, data in found.items() if not path.startswith(STATE)}
 
     def vedette(self, *words: str, code: int = 0) -> str:
-        """What a command says: on stdout, and on stderr where it is to fail."""
-        done = subprocess.run(
-            [COMMAND, *words],
-            env={**os.environ, "VEDETTE_PORT": str(self.board.port), "COLUMNS": "90"},
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert SECRET not in done.stdout + done.stderr and "Traceback" not in done.stderr
-        return done.stdout if not code or "--json" in words else done.stderr
+        """What a command says: on stdout, or on stderr where it fails (without --json)."""
+        env = {"VEDETTE_PORT": str(self.board.port), "COLUMNS": "90"}
+        done = CliRunner().invoke(app, words, env=env, prog_name="vedette")
+        assert done.exit_code == code, done.output
+        assert SECRET not in done.output and "Traceback" not in done.output
+        return str(done.stderr if code and "--json" not in words else done.stdout)
 
     def deploy(self, *words: str) -> dict[str, object]:
         return json.loads(self.vedette("deploy", str(self.project), "--json", *words))

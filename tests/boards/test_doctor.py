@@ -31,6 +31,7 @@ def test_all_is_well(desk: Desk, at_hub: LocalHub) -> None:  # noqa: F811
     assert "unix" in found["board"]["says"]
 
 
+@pytest.mark.slow
 def test_what_is_not_well_is_told(desk: Desk, at_hub: LocalHub) -> None:  # noqa: F811
     provision(desk)
     path = desk.flash / "config.json"
@@ -56,6 +57,7 @@ def test_a_bare_board_and_no_hub(bare: Desk, monkeypatch: pytest.MonkeyPatch) ->
     assert states(found)["hub"] == "bad" and "key" not in found
 
 
+@pytest.mark.slow
 def test_the_twin_is_compared(desk: Desk, at_hub: LocalHub) -> None:  # noqa: F811
     name = f"twin-{os.urandom(3).hex()}"
     (desk.project / "config.toml").write_text(f'board = "unix"\ndevice = "{name}"\n')
@@ -74,6 +76,7 @@ def test_the_twin_is_compared(desk: Desk, at_hub: LocalHub) -> None:  # noqa: F8
     assert "must be one of columns, objects" in difference["reason"]
 
 
+@pytest.mark.slow
 def test_estimate(desk: Desk) -> None:
     config = desk.project / "config.toml"
     config.write_text('board = "RPI_PICO2_W"\ndevice = "d"\n')

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deskfixture import COMMAND
 from romloader import CHIPS, RomLoader
+from typer.testing import CliRunner
+from vedette_tools.cli import app
 
 OFFSETS = {"ESP32_GENERIC": 0x1000, "ESP32_GENERIC_S3": 0, "ESP32_GENERIC_C3": 0}
 CHIP_OF = {"ESP32_GENERIC": "esp32", "ESP32_GENERIC_S3": "esp32s3", "ESP32_GENERIC_C3": "esp32c3"}
@@ -33,12 +33,9 @@ def image(folder: Path, chip: str) -> Path:
 
 
 def flash(*words: object, code: int) -> str:
-    done = subprocess.run(
-        [COMMAND, "flash", *map(str, words)], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if code else done.stdout
+    done = CliRunner().invoke(app, ["flash", *map(str, words)], prog_name="vedette")
+    assert done.exit_code == code, done.output
+    return str(done.stderr if code else done.stdout)
 
 
 @pytest.mark.parametrize(

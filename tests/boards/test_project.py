@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
-from deskfixture import COMMAND
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 from vedette_tools import boards, project
+from vedette_tools.cli import app
 from vedette_tools.errors import CommandError
 
 GOOD = 'board = "ESP32_GENERIC"\ndevice = "d"\n'
 
 
 def vedette(*words: object, code: int = 0) -> str:
-    done = subprocess.run(
-        [COMMAND, *map(str, words)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    done = CliRunner().invoke(app, [str(word) for word in words], prog_name="vedette")
+    assert done.exit_code == code, done.output
+    return str(done.output)
 
 
 def written(folder: Path, text: str, app: str = "") -> Path:
@@ -98,7 +91,7 @@ def test_a_right_project(tmp_path: Path) -> None:
     assert "vedette init" in vedette("check", tmp_path / "none", code=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_is_a_project_or_is_told(
     tmp_path_factory: pytest.TempPathFactory, text: str

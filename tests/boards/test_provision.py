@@ -48,6 +48,7 @@ def test_from_the_box_to_the_hub(desk: Desk, at_hub: LocalHub) -> None:
     assert reported["Heartbeat_Disabled"] is True
 
 
+@pytest.mark.slow
 def test_once_more_keeps_the_device(desk: Desk, at_hub: LocalHub) -> None:
     provision(desk)
     first = (desk.flash / "config.json").read_text()
@@ -55,6 +56,7 @@ def test_once_more_keeps_the_device(desk: Desk, at_hub: LocalHub) -> None:
     assert (desk.flash / "config.json").read_text() == first
 
 
+@pytest.mark.slow
 def test_a_module_and_another_device(desk: Desk, at_hub: LocalHub) -> None:
     text = 'board = "unix"\ndevice = "d"\nmodule = "m"\n[settings]\nHeartbeat_Disabled = true\n'
     (desk.project / "config.toml").write_text(text)

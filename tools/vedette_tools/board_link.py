@@ -28,7 +28,7 @@ BAUD = 115200
 NVS = "vedette"  # the namespace in which the agent looks
 READ_S = 5
 POLL_S = 0.1
-CHUNK = 768  # bytes of a file in one command
+CHUNK = 1536  # bytes of a file in one command
 
 Progress = Callable[[int], None]
 

@@ -15,6 +15,7 @@ from vedette_tools import deployment, mpy
 from vedette_tools.boards import Board
 from vedette_tools.errors import CommandError
 
+MICROPYTHON = Path(sys.executable).with_name("micropython")
 DAY_S = 86400
 UNIT = 4096  # bytes the hub meters by; on the free tier
 FREE_UNIT = 512
@@ -154,14 +155,15 @@ def _tier(units: int, free: int) -> str:
 
 
 def _code(board: Board) -> list[Path]:
-    return sorted(mpy.compile_all(board.mpy_arch or "").rglob("*.mpy"))
+    march = board.mpy_arch or mpy.architecture(MICROPYTHON)
+    return sorted(mpy.compile_all(march).rglob("*.mpy"))
 
 
 def _asked(settings: dict[str, Any]) -> dict[str, Any]:
     """When each collector is due, as the agent's own code has it."""
     path = ":".join(str(mpy.ROOT / part) for part in mpy.SOURCES)
     done = subprocess.run(
-        [Path(sys.executable).with_name("micropython"), "-c", SCHEDULE],
+        [MICROPYTHON, "-c", SCHEDULE],
         env={**os.environ, "MICROPYPATH": f"{path}:.frozen"},
         input=json.dumps(settings),
         capture_output=True,
