@@ -58,10 +58,9 @@ async def _ask(server, start):
     host, _, port = server.partition(":")
     link = None
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, int(port or 123), 0, socket.SOCK_DGRAM
-        )[0]
-        link = sockets.own_socket(family, kind)
+        # Without hints: lwIP's ports know of streams only, and warn.
+        family, _, _, _, address = socket.getaddrinfo(host, int(port or 123))[0]
+        link = sockets.own_socket(family, socket.SOCK_DGRAM)
         link.setblocking(False)
         # What the answer has to repeat: others cannot guess it.
         nonce = os.urandom(8)

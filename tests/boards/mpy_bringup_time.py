@@ -29,6 +29,22 @@ class Port:
 ports.load = lambda: Port
 
 
+class BoardModule:
+    """The module `socket` of STM32 and RP2: it resolves for streams only, and warns of hints."""
+
+    SOCK_DGRAM = socket.SOCK_DGRAM
+
+    @staticmethod
+    def getaddrinfo(host, port, *hints):
+        assert not hints
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        assert found[0][1] == socket.SOCK_STREAM
+        return found
+
+
+sntp.socket = BoardModule
+
+
 class Server:
     """Answers each request with the packets that `answers(request, now)` makes."""
 
