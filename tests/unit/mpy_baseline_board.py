@@ -157,7 +157,6 @@ class World:
             machine.mem32 = self.registers
         network = Standin(WLAN=lambda interface: self.nics[interface])
         return {
-            "gc": Standin(collect=lambda: None, mem_free=lambda: self.heap),
             "machine": machine,
             "network": network if self.nics is not None else None,
             "pyb": self.pyb,
@@ -174,6 +173,7 @@ class World:
         settings = {"Baseline_GroupsDisabled": "", "Baseline_ChecksDisabled": ""}
         settings["Baseline_CustomChecks"] = self.custom
         agent = Standin(settings=settings, client=Standin(), port=lambda: board)
+        agent.heap_low_water = self.heap
         if self.roots is not None:
             agent.client.roots = self.roots
         if self.watchdog is not None:
