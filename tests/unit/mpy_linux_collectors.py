@@ -34,6 +34,9 @@ class Agent:
         self.events.append(event)
         return True
 
+    async def deliver(self, name, text, seconds):
+        assert self.add(name, text, seconds)
+
     def complain(self, key, reason):
         self.complaints.append((key, reason))
 
