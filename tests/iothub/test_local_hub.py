@@ -188,14 +188,20 @@ def test_provisioned_by_a_group_and_again_when_the_hub_does_not_know_it(
     lane: str, hub: LocalHub, root: Path
 ) -> None:
     name = f"group-{lane}"
-    store = str(root.with_name("assigned.json"))
-    key = hub.connection["dps_group_key"]
-    with provisioned(lane, hub, root, name, group_key=key, store=store) as probe:
+    secret = {
+        "group_key": hub.connection["dps_group_key"],
+        "store": str(root.with_name("assigned.json")),
+    }
+    with provisioned(lane, hub, root, name, **secret) as probe:
         probe.outcome(probe.do("send", body="first"))
         hub.delete_device(name)
         probe.expect("connection", up=False, code="refused")
         probe.outcome(probe.do("send", body="second"))
-    assert hub.wait_events(name)[-1]["body"] == "second"
+    hub.delete_device(name)
+    with provisioned(lane, hub, root, name, **secret) as probe:
+        probe.expect("connection", up=False, code="refused")  # by the hub that is remembered
+        probe.outcome(probe.do("send", body="third"))
+    assert hub.wait_events(name)[-1]["body"] == "third"
 
 
 def test_provisioned_by_its_own_key(lane: str, hub: LocalHub, root: Path) -> None:

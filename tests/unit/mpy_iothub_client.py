@@ -26,6 +26,7 @@ class Hub(Pipe):
         self.twin = {"desired": {"a": 1, "$version": 4}, "reported": {"$version": 1}}
         self.status = None  # of twin requests, when they fail
         self.published = []
+        self.acknowledged = []  # packet ids of messages to the device
 
     async def open(self):
         self.opened += 1
@@ -52,6 +53,8 @@ class Hub(Pipe):
         kind = first >> 4
         if kind == 1:
             self.feed(b"\x20\x02\0\0")
+        elif kind == 4:
+            self.acknowledged.append(body[1])
         elif kind == 8:
             self.feed(b"\x90\x03" + body[:2] + b"\0")
         elif kind == 12:
@@ -195,6 +198,29 @@ async def test_without_a_clock_it_says_so_and_connects_once_it_is_set():
     finally:
         clock.unix = real
         await bench.client.stop()
+
+
+async def test_messages_to_the_device_are_acknowledged_on_their_own_connection():
+    topic = "devices/dev/messages/devicebound/a=b"
+    bench = Bench()
+    got = []
+    bench.client.on_message(lambda body, properties: got.append((bytes(body), properties)))
+    async with bench:
+        bench.hub.message(topic, "1", qos=1)
+        await settle()
+        assert bench.hub.acknowledged == [7] and got == [(b"1", {"a": "b"})]
+        bench.hub.stuck = True
+        bench.hub.message(topic, "2", qos=1)
+        await settle()
+        bench.hub.close()
+        bench.hub.stuck = False
+        while bench.client.stats["connects"] < 2:
+            await asyncio.sleep_ms(50)
+        await settle()
+        assert bench.hub.acknowledged == [7] and len(got) == 2
+        bench.hub.message(topic, "2", qos=1)
+        await settle()
+        assert bench.hub.acknowledged == [7, 7] and len(got) == 3
 
 
 async def test_back_off_doubles_is_capped_and_jittered():
