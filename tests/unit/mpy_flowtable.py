@@ -287,6 +287,7 @@ class Model:
 
 
 def test_it_does_what_a_plain_model_does():
+    refused = missed = 0
     for seed in range(30):
         random.seed(seed)
         policy = (ft.DROP_NEW, ft.DROP_OLDEST)[seed & 1]
@@ -311,7 +312,9 @@ def test_it_does_what_a_plain_model_does():
             expected = model.take()
             by_model, by_table = model.counted - before, table.refused_flows - model.table_before
             if by_model <= 100:  # flows may share 16 bits of their hashes
-                assert 0 <= by_model - by_table <= 3
+                assert by_model >= by_table
+                refused += by_model
+                missed += by_model - by_table
             model.table_before = table.refused_flows
             rows = drain(table)
             assert len(rows) == len(expected)
@@ -319,3 +322,4 @@ def test_it_does_what_a_plain_model_does():
                 assert expected[key_of(row)] == list(row[7:10]), row
         assert table.evicted == model.evicted
         assert table.refused_hits == model.refused_hits
+    assert missed * 20 <= refused, (missed, refused)
