@@ -35,7 +35,7 @@ build/sdk/done: tests/sdk/requirements.txt
 test-sdk: setup build/sdk/done ## the local hub against Microsoft's Python and Node SDKs, in environments of their own
 	@mkdir -p build/sdk-node && cp tests/sdk/package.json tests/sdk/package-lock.json build/sdk-node
 	@cd build/sdk-node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
-	@PYTHONPATH=tools build/sdk/bin/python -m pytest tests/sdk -m slow -W ignore
+	@PYTHONPATH=tools:tests build/sdk/bin/python -m pytest tests/sdk --confcutdir tests/sdk -m slow -W ignore
 
 test-boards: setup-32 ## deploying and flashing, on pseudo-terminals; the quick part is in make test
 	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest tests/boards -m ""
