@@ -6,6 +6,7 @@ NUCLEO_F767ZI. The files are real ones, in a folder of each board.
 # timeout: 120
 
 import hashlib
+import json
 import os
 import sys
 from binascii import hexlify
@@ -97,24 +98,24 @@ class World:
         self.blocks = (4096, 4096, 512, 256)
         self.unix = NOW
         self.watchdog = 8
-        self.place = "v/vedette/__init__.mpy"
+        self.place = "v-a/vedette/__init__.mpy"
         self.custom = ""
         self.files = {
             "main.py": b"import app",
             "app.py": b"context.verify_mode = tls.CERT_REQUIRED",
             "root.der": certificate(b"350101000000Z"),
-            "v/vedette/__init__.mpy": b"M\6" + bytes(3000),
+            "v-a/vedette/__init__.mpy": b"M\6" + bytes(3000),
             "config.json": b'{"ca": "root.der"}',
         }
         self.deployed = True
         self.later = {}  # written after the deployment
         self.roots = ["root.der"]
+        self.nvs = {}
         self.broken = False  # the file system lists a file that cannot be opened
 
     def wifi(self, **network):
-        text = '{"network": {"ssid": "plant-7"%s}}'
-        pairs = ["".join((', "', key, '": "', value, '"')) for key, value in network.items()]
-        self.later["config.json"] = (text % "".join(pairs)).encode()
+        network["type"] = "wifi"
+        self.later["config.json"] = json.dumps({"network": network}).encode()
 
     def _write(self, files):
         for path, content in files.items():
@@ -157,12 +158,19 @@ class World:
             machine.mem32 = self.registers
         network = Standin(WLAN=lambda interface: self.nics[interface])
         return {
+            "esp32": Standin(NVS=lambda name: Standin(get_blob=self._blob)),
             "machine": machine,
             "network": network if self.nics is not None else None,
             "pyb": self.pyb,
             "webrepl": self.webrepl,
             "webrepl_cfg": self.webrepl_cfg,
         }
+
+    def _blob(self, name, kept):
+        if name not in self.nvs:
+            raise OSError(-0x1102)  # ESP_ERR_NVS_NOT_FOUND
+        kept[: len(self.nvs[name])] = self.nvs[name]
+        return len(self.nvs[name])
 
     def _ilistdir(self, folder):
         yield from os.ilistdir(folder)
@@ -274,7 +282,7 @@ def beside(world):
 
 
 def hidden(world):
-    world.place = "v/copy/v/vedette/__init__.mpy"
+    world.place = "v-a/copy/v-a/vedette/__init__.mpy"
     world.later[world.place] = b"M"
 
 
@@ -454,6 +462,40 @@ def test_the_security_of_access_points_as_the_drivers_number_it():
     ):
         change = values(platform=platform, nics={0: Nic(), 1: Nic(ssid="p", security=number)})
         assert look(change)["2.3"][0] == expected, (platform, number)
+
+
+def test_a_password_kept_in_nvs_is_judged_and_not_a_plain_one():
+    for kept, expected in (
+        ({"wifi": b"correct horse"}, "Pass"),
+        ({"wifi": b"12345"}, "Fail"),
+        ({}, "Fail"),
+    ):
+
+        def change(world, kept=kept):
+            world.nvs = kept
+            world.wifi(ssid="plant-7", password={"nvs": "wifi"})
+
+        found = look(change)
+        assert found["2.6"][0] == expected, kept
+        assert found["4.3"] == ("Pass", None)
+
+
+def test_the_version_before_is_no_added_code():
+    old = {"v-b/app.mpy": b"M", "v-b/vedette/__init__.mpy": b"M"}
+    assert look(lambda world: world.later.update(old))["1.5"] == ("Pass", None)
+    new = {"v-a/app2.mpy": b"M"}
+    assert look(lambda world: world.later.update(new))["1.5"] == ("Fail", "v-a/app2.mpy")
+
+    def switched(world):  # `current` was made to name it
+        world.later.update(old)
+        world.place = HOME + "/board%d/v-b/vedette/__init__.mpy" % len(os.listdir(HOME))
+
+    assert look(switched)["1.6"][0] == "Fail"
+
+    def absolute(world):
+        world.place = HOME + "/board%d/v-a/vedette/__init__.mpy" % len(os.listdir(HOME))
+
+    assert look(absolute)["1.6"] == ("Pass", None)
 
 
 def test_what_was_found_is_said():

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from test_baseline_debian import FAILS, hardened  # noqa: E402
 from test_messages import LANES, ROOT, VALIDATOR, device  # noqa: E402
+from vedette_tools import deployment  # noqa: E402
 from vedette_tools.expand import expand  # noqa: E402
 
 PACKS = ROOT / "firmware/vedette/baseline"
@@ -84,6 +85,24 @@ def test_the_last_day_of_real_certificates_is_read(lane: str, tmp_path: Path) ->
         paths[-1].write_bytes(certificate(keys[number % 2], day))
     (ends,) = device(lane, "certificate_ends.py", *paths)
     assert ends == [day.isoformat() for day in days]
+
+
+def test_what_vedette_deploy_records_is_what_the_checks_read(tmp_path: Path) -> None:
+    files = {"app.mpy": b"M" * 3000, "vedette/__init__.mpy": b"", "ca/root 1.der": b"0"}
+    record = deployment._record(deployment.Plan("0.1.0", "v-b", "v-a", files, {}))
+    board = {"v-b/" + path: data for path, data in files.items()}
+    board |= {name: (ROOT / "firmware" / name).read_bytes() for name in deployment.ROOT_FILES}
+    board |= {"deployed.txt": record.encode(), "v-a/app.mpy": b"old"}
+    for path, data in board.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    assert device("64", "deployed_files.py", tmp_path) == [["", ""]]
+    (tmp_path / "v-b/ca/root 1.der").write_bytes(b"1")
+    (tmp_path / "boot.py").unlink()
+    (tmp_path / "lib.py").write_bytes(b"")
+    assert device("64", "deployed_files.py", tmp_path) == [
+        ["boot.py, v-b/ca/root 1.der", "lib.py"]
+    ]
 
 
 FUSES = {

@@ -72,11 +72,13 @@ def check_station(facts):
     station = facts.wlan(0)
     if not station or not station.isconnected():
         return None
-    network = facts.config().get("network")
-    if not network:
+    network = facts.config().get("network") or {}
+    if network.get("type") != "wifi":
         raise RuntimeError("the application connects: what the network asks for is not known")
-    length = len(network.get("password") or "")
-    return "it is open" if not length else "WEP is possible" if length < 8 else ""
+    password = network.get("password") or ""
+    if isinstance(password, dict):  # {"nvs": name}
+        password = facts.agent.port().secret(password["nvs"]) or ""
+    return "it is open" if not password else "WEP is possible" if len(password) < 8 else ""
 
 
 def _ports(facts):

@@ -18,4 +18,5 @@ def check_key(facts, name):
 
 def check_wifi_password(facts):
     network = facts.config().get("network") or {}
-    return "config.json" if network.get("password") else ""
+    password = network.get("password") or {}  # {"nvs": name}: it is not in the file
+    return "" if isinstance(password, dict) else "config.json"
