@@ -57,27 +57,22 @@ class Journal:
             revision = outbox.revision
             anew = revision != self._saved
             self._saved = -1  # until all of it went well
+            path = self._path + ".new" if anew else self._path
+            with open(path, "wb" if anew else "ab") as file:
+                if anew:
+                    await _put(file, struct.pack("<4I", *self._day))
+                for offset in outbox.entries():
+                    if not outbox.mark(offset, KEPT) or anew:  # the mark is written with it
+                        await _put(file, outbox.record(offset))
+                file.flush()  # to the medium, also where closing is no promise
             if anew:
-                await self._write(self._path + ".new", True)
-                os.rename(self._path + ".new", self._path)
-            else:
-                await self._write(self._path, False)
+                os.rename(path, self._path)
             self._saved = revision
         except Exception as error:  # flash that is full or failing, no heap: it is tried again
             self.errors += 1
             log.failed("the journal", error)
         finally:
             outbox.release()
-
-    async def _write(self, path, anew):
-        outbox = self._outbox
-        with open(path, "wb" if anew else "ab") as file:
-            if anew:
-                await _put(file, struct.pack("<4I", *self._day))
-            for offset in outbox.entries():
-                if not outbox.mark(offset, KEPT) or anew:  # the mark is written with it
-                    await _put(file, outbox.record(offset))
-            file.flush()  # to the medium, also where closing is no promise
 
 
 async def _put(file, data):
