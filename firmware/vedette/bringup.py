@@ -9,12 +9,13 @@ from . import log
 
 _ATTEMPT_MS = const(30000)
 _POLL_MS = const(250)
+_PAUSE_MS = const(60000)  # without a cable, STM32's active() holds the loop for 10 s
 _PINS = ("mdc", "mdio", "reset", "power", "ref_clk")
 _TROUBLES = ("NO_AP_FOUND", "WRONG_PASSWORD", "CONNECT_FAIL", "HANDSHAKE_TIMEOUT")
 
 
 async def connect(config, nic):
-    """Tries to bring the interface up within 30 s; returns it, or None where it cannot be made.
+    """Tries to bring the interface up within 30 s; returns it, or None where that cannot be tried.
 
     `nic` is what an earlier call returned, None at first.
     """
@@ -24,16 +25,13 @@ async def connect(config, nic):
         if nic is None:
             nic = _make(network, config)
             nic.active(True)
-        elif config["type"] == "wifi":
-            nic.disconnect()  # it may still be trying, and refuse another attempt
-        elif not nic.active():
-            nic.active(True)
         if config["type"] == "wifi" and not nic.isconnected():
+            nic.disconnect()  # it may still be trying, and refuse another attempt
             nic.connect(config["ssid"], config.get("password") or None)
     except (AttributeError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        log.error("network: this board cannot do what config.json says: %s" % error)
-        await asyncio.sleep_ms(_ATTEMPT_MS)
-        return nic
+        log.error("network: cannot be brought up: %s" % error)
+        await asyncio.sleep_ms(_PAUSE_MS)
+        return None
     if await _up(nic):
         log.info("network: up, %s" % nic.ifconfig()[0])
     else:
