@@ -197,13 +197,11 @@ class Agent:
     async def deliver(self, name, text, seconds):
         """Puts an event of text (str) that covers `seconds` into the outbox.
 
-        Waits for room while hub or journal take what is in it, but not for long: then it is lost.
+        Waits for room, as what is in it may be on its way; but not for long: then it is lost.
         """
         for _ in range(_ROOM_S):
             if self.add(name, text, seconds):
                 return
-            if not self.client.connected and not self.outbox.holds:
-                break
             self.sender.wake()
             await asyncio.sleep(1)
         self._lose(name)
