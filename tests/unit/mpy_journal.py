@@ -5,6 +5,7 @@ import asyncio
 import os
 import random
 
+import vedette
 import vfs
 from flash import Flash
 from hub_client import Client
@@ -422,6 +423,14 @@ async def test_an_agent_takes_up_where_the_last_one_was_killed():
     third = agent(Client())
     assert third.outbox.count == 0 and third.sender.day[1:3] == [8, 9]
     await third.stop()
+
+
+async def test_one_argument_turns_it_off():
+    for on in (False, True):
+        agent = vedette.start(client=Client(), state="switch", journal=on)
+        agent.complain("A", "reason")
+        await agent.stop()
+        assert ("journal" in os.listdir("switch")) == on
 
 
 async def test_an_event_of_higher_priority_waits_for_the_journal_to_let_lower_ones_go():
