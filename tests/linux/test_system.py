@@ -16,6 +16,7 @@ import pytest
 from conftest import LANES, ROOT, device_environment
 from e2e.conftest import rows, settled
 from hubfixture import Json, LocalHub, wait_for
+from vedette_tools.expand import expand
 
 HIGH = ("NetworkActivity", "Process", "ListeningPorts")
 TWIN = {
@@ -81,6 +82,8 @@ def test_the_hub_is_told_what_ps_and_ss_say(device: str, hub: LocalHub, tmp_path
         assert (asked["direction"], served["direction"]) == ("Out", "In")
         assert (asked["bytes_in"], asked["bytes_out"]) == (served["bytes_out"], served["bytes_in"])
         assert asked["bytes_in"] > len(body) or asked["bytes_in"] == 0
+    owner = server.pid, with_server[0]["process_name"]
+    wait_for(lambda: fetch(url) and owners(hub, device, port), lambda found: owner in found)
     server.terminate()
     server.wait(10)
 
@@ -95,6 +98,17 @@ def test_of_the_agents_own_connection_only_the_brokers_end_is_told(
 
 def flows(hub: LocalHub, device: str, **values: object) -> list[Json]:
     return seen(hub, device, "ConnectionCreate", **values)
+
+
+def owners(hub: LocalHub, device: str, port: int) -> set[tuple[int, str]]:
+    """The processes that connections on this local port belong to."""
+    events = [event for record in hub.events(device) for event in record["body"]["Events"]]
+    return {
+        (owner["process_id"], owner["process_name"])
+        for event in events
+        for owner in expand(event).get("Processes", [])
+        if owner["local_port"] == port
+    }
 
 
 def output(*command: str) -> str:

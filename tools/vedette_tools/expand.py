@@ -18,12 +18,19 @@ def expand(event: dict[str, Any]) -> dict[str, Any]:
     payload = event["Payload"]
     if isinstance(payload, list):
         return event
-    rows = [_named(payload["columns"], row) for row in payload["rows"]]
+    rows = _rows(payload)
     for table in payload.get("shared", []):
         _share(rows, table)
     if event["Name"] == "ConnectionCreate":
         rows = [_connection(row) for row in rows]
-    return {**event, "Payload": rows}
+    event = {**event, "Payload": rows}
+    if "Processes" in event:
+        event["Processes"] = _rows(event["Processes"])
+    return event
+
+
+def _rows(table: dict[str, Any]) -> list[Row]:
+    return [_named(table["columns"], values) for values in table["rows"]]
 
 
 def _named(columns: list[str], values: list[Any]) -> Row:

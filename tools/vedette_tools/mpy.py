@@ -47,6 +47,7 @@ LINUX_ONLY = (
     "vedette/ports/linux_facts.py",
     "vedette/ports/listening.py",
     "vedette/ports/own.py",
+    "vedette/ports/owners.py",
     "vedette/ports/packets.py",
     "vedette/ports/proc.py",
     "vedette/ports/process_events.py",

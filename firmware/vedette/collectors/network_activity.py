@@ -71,11 +71,17 @@ class Collector(Base):
         if not count:
             self.interval()
             return True
-        text = self.head() + '"IsEmpty":false,"Payload":'
+        text = self.head()
+        size = agent.settings["Message_MaxSize"] - FRAME_MAX
+        if self._others:
+            owners = self._others.owners.rows(size // 4, agent.objects)
+            text += '"Processes":%s,' % owners
+            size -= len(owners)
+        text += '"IsEmpty":false,"Payload":'
         text += " " * (-len(text) & 3)  # the snapshot begins at a multiple of 4
         start = len(text)
         row_max = flows.OBJECTS_ROW_MAX if agent.objects else flows.COLUMNS_ROW_MAX
-        rows = min((agent.settings["Message_MaxSize"] - FRAME_MAX) // row_max, count)
+        rows = min(size // row_max, count)
         parts = (count + rows - 1) // rows
         if priority is None:
             priority = agent.settings.schedule(self.name)[0]
@@ -100,5 +106,7 @@ class Collector(Base):
         # The table is empty, and what was in it is nowhere else: nothing from here on takes heap.
         agent.outbox.commit(start + size)
         agent.since[self.name] = now
+        if self._others:
+            self._others.owners.forget()
         agent.counters["events_collected"] += parts
         return True

@@ -35,13 +35,14 @@ class Connections:
 
     udp = False
 
-    def __init__(self, table, own):
+    def __init__(self, table, own, owners):
         self._table = table
         self._own = own
+        self._owners = owners
         self._sockets = {}  # by cookie
         self._round = 0
         self._tries = {}  # (round, whether its socket was seen) of each that began, by its ends
-        self._ports = self._ports_before = set()  # that listen
+        self._ports = self._ports_before = {}  # that listen, with the inode
         self._listened = 0
         try:
             self._gone = sock_diag.destroyed()
@@ -106,7 +107,7 @@ class Connections:
         self._listened = time.ticks_ms()
         self._ports_before = self._ports
         self._ports = {
-            sock_diag.local(data, at)[1]
+            sock_diag.local(data, at)[1]: sock_diag.inode(data, at)
             for family in _FAMILIES
             for data, at, _ in sock_diag.sockets(TCP, family, 1 << sock_diag.LISTEN)
         }
@@ -124,9 +125,9 @@ class Connections:
             if self._round == 1:  # was there before: only what it does from now on counts
                 socket[_RECEIVED], socket[_SENT] = transferred
             else:
-                self._open(socket)
+                self._open(socket, sock_diag.inode(data, at))
         socket[_ROUND] = self._round
-        self._count(socket, transferred)
+        self._count(socket, transferred, sock_diag.inode(data, at))
 
     def _last(self, data, at, end):
         transferred = sock_diag.transferred(data, at, end)
@@ -135,8 +136,8 @@ class Connections:
             if not (sock_diag.remote(data, at)[1] and transferred):
                 return  # it listened, or was never connected
             socket = self._new(TCP, data, at)
-            self._open(socket)
-        self._count(socket, transferred)
+            self._open(socket, 0)
+        self._count(socket, transferred, 0)
 
     def _new(self, protocol, data, at):
         laddr, lport = sock_diag.local(data, at)
@@ -160,19 +161,24 @@ class Connections:
                 self._listen()
         return port in self._ports or port in self._ports_before
 
-    def _open(self, socket):
-        if socket[_FLOW]:
-            socket[_TOKEN] = self._own.open(*socket[_FLOW])
-            if socket[_FLOW][0] == UDP:
-                self._table.count_out(socket[_TOKEN], 0)  # one sighting
+    def _open(self, socket, inode):
+        if not socket[_FLOW]:
+            return
+        protocol, way, _, lport = socket[_FLOW][:4]
+        socket[_TOKEN] = self._own.open(*socket[_FLOW])
+        if protocol == UDP:
+            self._table.count_out(socket[_TOKEN], 0)  # one sighting
+        if way == IN:  # as long as nobody has accepted it, it belongs to the one that listens
+            inode = inode or self._ports.get(lport) or self._ports_before.get(lport, 0)
+        self._owners.note(protocol, lport, inode)
 
-    def _count(self, socket, transferred):
+    def _count(self, socket, transferred, inode):
         received, sent = [(now - before) & _MAX for now, before in zip(transferred, socket[1:3])]
         if received > _MAX >> 1:  # a byte too many was counted before (sock_diag.transferred)
             received = 0
         socket[_RECEIVED], socket[_SENT] = transferred
         if socket[_FLOW] and (received or sent):
             if not self._table.count_in(socket[_TOKEN], received):
-                self._open(socket)
+                self._open(socket, inode)
                 self._table.count_in(socket[_TOKEN], received)
             self._table.count_out(socket[_TOKEN], sent)

@@ -23,8 +23,9 @@ class Own:
         self._table = table
         self.open = table.open
         table.open = self._opened
-        self._flows = self._flows_before = self._inodes = self._ports = set()
+        self._flows = self._flows_before = self._inodes = set()
         self._remotes = []
+        self.udp = {}  # the inode of each bound UDP port, of all processes
 
     def close(self):
         del self._table.open
@@ -38,11 +39,10 @@ class Own:
         """Looks at what this process has open now. Errors: OSError without sock_diag."""
         self._flows, self._flows_before = set(), self._flows
         self._inodes = set(proc.inodes("self"))
-        self._ports = {
-            sock_diag.local(data, at)[1]
+        self.udp = {
+            sock_diag.local(data, at)[1]: sock_diag.inode(data, at)
             for family in (sock_diag.INET, sock_diag.INET6)
             for data, at, _ in sock_diag.sockets(UDP, family, _ANY_STATE)
-            if sock_diag.inode(data, at) in self._inodes
         }
 
     def has(self, inode, lport, remote):
@@ -60,4 +60,5 @@ class Own:
 
     def has_port(self, lport):
         """Whether a UDP port is own."""
-        return lport in self._ports or lport in self._flows or lport in self._flows_before
+        tapped = lport in self._flows or lport in self._flows_before
+        return tapped or self.udp.get(lport) in self._inodes

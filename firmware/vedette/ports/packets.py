@@ -98,9 +98,10 @@ class Packets:
     Errors: OSError where packets are not for us to see.
     """
 
-    def __init__(self, table, own, tried):
+    def __init__(self, table, own, owners, tried):
         self._table = table
         self._own = own
+        self._owners = owners
         self._tried = tried
         self._link = _open()
         self._flows = {}  # [token, direction] by flow
@@ -174,3 +175,5 @@ class Packets:
             app = protocols.by_port(rport if known[1] == OUT else lport)
             known[0] = self._own.open(protocol, known[1], laddr, lport, raddr, rport, app)
             count(known[0], size)
+            if protocol == UDP:
+                self._owners.note(UDP, lport, self._own.udp.get(lport, 0))

@@ -16,6 +16,7 @@ from . import proc, process_events
 _PROBE_MAX = const(256)  # ids that are tried one by one; beyond, all processes are looked through
 _SLICE = const(16)  # processes read before the loop has its turn
 _FORKS_MAX = const(256)
+_UNDECIDED_S = const(2)  # that a fork has to take up a program
 
 
 def start(seen, polling_ms):
@@ -126,5 +127,8 @@ class _Polling(_Watch):
     def _decide(self, fork):
         line = proc.command_line(fork[1])
         if line and line != fork[3]:
-            fork = fork[:3] + (line, proc.user(fork[1]), "exec")
-        self._seen(*fork)
+            self._seen(*(fork[:3] + (line, proc.user(fork[1]), "exec")))
+        elif line and clock.uptime() - fork[0] < _UNDECIDED_S:
+            self._forks[fork[1]] = fork
+        else:
+            self._seen(*fork)
