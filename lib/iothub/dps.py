@@ -72,7 +72,8 @@ class Provisioning:
             self._on_tick, self._on_response, client.stats, client.session.socket
         )
         self._assigned = None
-        await self._session.run(self, client.roots)
+        while not self._assigned:  # a clock that jumps ends a session
+            await self._session.run(self, client.roots)
         self._try_known = False
         return self._assigned
 
