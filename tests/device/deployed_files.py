@@ -1,6 +1,6 @@
 """Device side of test_baseline.py: micropython deployed_files.py FOLDER
 
-Prints a JSON line: what the baseline says of the files that were deployed there, and of the others.
+Prints a JSON line: what the baseline says of the files deployed there, and of the others.
 """
 
 import json

@@ -5,7 +5,7 @@ import os
 import sys
 
 from hub_client import Client
-from vedette import baseline, log, ports
+from vedette import baseline, log, methods, ports
 from vedette.agent import Agent
 from vedette.store import Store
 
@@ -214,3 +214,17 @@ async def test_others_have_their_turn_after_each_check():
         task.cancel()
         await agent.stop()
     assert turns >= 6 + 5  # the checks, and the steps of the slow one
+
+
+async def test_the_method_returns_passes_too():
+    with _Packs(baseline_acme=_PACK):
+        client, agent = _start("method")
+        await client.until(1)
+        status, answer = await methods.answer(agent, "getBaseline", None)
+        await agent.stop()
+    assert status == 200
+    assert answer["rows"][:2] == [
+        ("ACME-TEST-Pump-1.1", "Pass", None),
+        ("ACME-TEST-Pump-1.2", "Fail", "it leaks"),
+    ]
+    assert len(answer["rows"]) == 6

@@ -8,8 +8,8 @@ the platform), then a line a check:
 `function` is the module's `check_function(facts, argument…)`. It returns "" when all is well, a
 text that says what it found when not, and None where the check does not concern this device. One
 that takes more than some milliseconds is a generator, which yields where others have their turn.
-It raises OSError, or RuntimeError with the reason, when it cannot tell. A pack that is not for
-every device has a function `concerns(facts)`, too.
+It raises OSError, or RuntimeError with the reason, when it cannot tell. A pack whose checks are
+not for every device has a function `concerns(facts)`, too.
 
 Packs are those of the platform, `vedette.baseline.*`, and the user's: each `baseline_*` in the
 module path. The twin adds checks and changes them: docs/baseline.md.
@@ -83,17 +83,16 @@ def results(agent, facts):
         yield
         with Cold():
             try:
-                pack = _load(name, facts)
+                pack = _load(name)
+                concerned = not hasattr(pack, "concerns") or pack.concerns(facts)
             except Exception as error:  # whatever a user's pack does: the others are run
                 text = "the pack cannot be loaded: %s %s" % (type(error).__name__, error)
                 yield name, _ERROR, text[:_TEXT_MAX], "", "", _SEVERITY
                 continue
             yield
-            if pack is None:
-                continue
             checks = records(pack.CHECKS)
             prefix = next(checks)[0].replace("*", facts.platform) + "-"
-            for fields in checks:
+            for fields in checks if concerned else ():
                 changes = custom.pop(fields[0], fields)
                 fields = [change or field for change, field in zip(changes, fields)]
                 if chosen(fields):
@@ -134,8 +133,7 @@ def _packs(facts):
             yield name
 
 
-def _load(name, facts):
-    """Returns the pack, None where it does not concern this device."""
+def _load(name):
     __import__(name)
     pack = sys.modules[name]
     if not name.startswith("vedette."):  # the user's; of ours, Cold takes care
@@ -143,7 +141,7 @@ def _load(name, facts):
         problem = malformed(pack.CHECKS.strip().partition("\n")[2])
         if problem:
             raise ValueError("CHECKS " + problem)
-    return pack if getattr(pack, "concerns", bool)(facts) else None
+    return pack
 
 
 def _function(pack, fields):
