@@ -27,7 +27,7 @@ class Roots:
         self._path = path
         self._candidate = path + ".new"
         self._key = key
-        self._trying = False
+        self._task = None
         client.roots = self._trusted()
         client.on_desired(self._on_desired)
         client.on_connection(self._on_connection)
@@ -55,9 +55,8 @@ class Roots:
             self._try()
 
     def _try(self):
-        if not self._trying:
-            self._trying = True
-            asyncio.create_task(self._trial())
+        if not self._task or self._task.done():
+            self._task = asyncio.create_task(self._trial())
 
     async def _trial(self):
         client = self._client
@@ -73,7 +72,6 @@ class Roots:
         if kept:
             os.rename(self._candidate, self._path)
         client.roots = self._trusted()
-        self._trying = False
         await self._report("kept" if kept else "waiting")
 
     async def _report(self, state):
