@@ -23,6 +23,7 @@ Valve-2.1|Low|absent|There is a valve|Buy one
 Valve-2.2|Medium|unknown|The valve is known|Ask
 Valve-2.3|Medium|broken|The valve is whole|Replace it
 Valve-2.4|Medium|missing|The check is there|Write it
+Valve-2.5|Medium|true|The check says what it found|Mend it
 """
 
 def check_good(facts):
@@ -41,6 +42,9 @@ def check_absent(facts):
 
 def check_unknown(facts):
     raise RuntimeError("nobody knows")
+
+def check_true(facts):
+    return True
 
 def check_broken(facts):
     raise ValueError("a secret")
@@ -109,6 +113,14 @@ async def test_a_users_pack_is_found_and_run():
             "Write it",
             "Medium",
         ),
+        (
+            "ACME-TEST-Valve-2.5",
+            "Error",
+            "the check must return a text or None",
+            "The check says what it found",
+            "Mend it",
+            "Medium",
+        ),
     ]
     assert found.count(None) >= 5 + 1
     assert "baseline_acme" not in sys.modules
@@ -116,9 +128,11 @@ async def test_a_users_pack_is_found_and_run():
 
 async def test_a_pack_that_cannot_be_loaded_does_not_stop_the_others():
     short = 'CHECKS = """\nX-*\nPump-1.1|High|good\n"""\n'
+    with open("baseline_notes.txt", "w") as file:
+        file.write("no pack")
     with _Packs(baseline_a="import nothing_here", baseline_b=short, baseline_c=_PACK):
         found = [result for result in await _results("broken") if result]
-    assert len(found) == 8
+    assert len(found) == 9
     assert [result[:2] for result in found[:2]] == [
         ("baseline_a", "Error"),
         ("baseline_b", "Error"),
@@ -150,14 +164,14 @@ async def test_only_what_is_no_pass_is_sent_with_counts_of_the_rest():
             await agent.collect("Baseline")
             await agent.stop()
         (event,) = client.named("Baseline")
-        assert (event["ChecksRun"], event["ChecksPassed"]) == (6, 1), event
+        assert (event["ChecksRun"], event["ChecksPassed"]) == (7, 1), event
         assert (event["EventType"], event["IsEmpty"]) == ("Security", False)
         payload = event["Payload"]
         if form == "columns":
             payload = [dict(zip(payload["columns"], row)) for row in payload["rows"]]
         assert [
             row["check_id"].rpartition("-")[2] for row in payload
-        ] == "1.2 1.3 2.2 2.3 2.4".split()
+        ] == "1.2 1.3 2.2 2.3 2.4 2.5".split()
         assert payload[0] == {
             "check_id": "ACME-TEST-Pump-1.2",
             "result": "Fail",
@@ -170,7 +184,7 @@ async def test_only_what_is_no_pass_is_sent_with_counts_of_the_rest():
 
 async def test_with_all_passed_the_counts_are_sent():
     with _Packs(baseline_acme=_PACK):
-        client, agent = _start("empty", Baseline_ChecksDisabled="1.2,1.3,2.2,2.3,2.4")
+        client, agent = _start("empty", Baseline_ChecksDisabled="1.2,1.3,2.2,2.3,2.4,2.5")
         await client.until(1)
         await agent.collect("Baseline")
         await agent.stop()
@@ -227,4 +241,4 @@ async def test_the_method_returns_passes_too():
         ("ACME-TEST-Pump-1.1", "Pass", None),
         ("ACME-TEST-Pump-1.2", "Fail", "it leaks"),
     ]
-    assert len(answer["rows"]) == 6
+    assert len(answer["rows"]) == 7

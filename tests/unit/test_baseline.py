@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from test_baseline_debian import FAILS, hardened  # noqa: E402
 from test_messages import LANES, ROOT, VALIDATOR, device  # noqa: E402
-from vedette_tools import deployment  # noqa: E402
+from vedette_tools import deployment, mpy  # noqa: E402
 from vedette_tools.expand import expand  # noqa: E402
 
 PACKS = ROOT / "firmware/vedette/baseline"
@@ -103,6 +103,12 @@ def test_what_vedette_deploy_records_is_what_the_checks_read(tmp_path: Path) -> 
     assert device("64", "deployed_files.py", tmp_path) == [
         ["boot.py, v-b/ca/root 1.der", "lib.py"]
     ]
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_agents_own_files_are_not_taken_for_something_bad(lane: str) -> None:
+    deployed = mpy.compile_all("xtensawin")
+    assert device(lane, "held_names.py", deployed) == [{"key": "", "code": ""}]
 
 
 FUSES = {

@@ -125,12 +125,14 @@ def _packs(facts):
     found = set()
     for folder in sys.path:
         try:
-            found |= {name.split(".")[0] for name in os.listdir(folder or ".")}
-        except OSError:
-            pass  # such as ".frozen", which is no folder
-    for name in sorted(found):
-        if name.startswith("baseline_"):
-            yield name
+            names = os.listdir(folder or ".")
+        except OSError:  # such as ".frozen", which is no folder
+            continue
+        for name in names:
+            stem, _, suffix = name.partition(".")
+            if stem.startswith("baseline_") and suffix in ("py", "mpy"):
+                found.add(stem)
+    yield from sorted(found)
 
 
 def _load(name):
@@ -158,6 +160,8 @@ def _result(pack, facts, fields, prefix):
         found = function(facts, *call.split(" ")[1:])
         if hasattr(found, "send"):
             found = yield from found
+        if not (found is None or isinstance(found, str)):
+            raise RuntimeError("the check must return a text or None")
     except (OSError, RuntimeError) as reason:
         result, found = _ERROR, str(reason)
     except Exception as error:  # a pack may be the user's; the text could show what it read

@@ -11,7 +11,7 @@ from .. import tap
 from . import lines, pieces
 
 _DIRECTORY = const(0x4000)  # what os.ilistdir says of one
-_FILES_MAX = const(256)
+_FILES_MAX = const(512)
 _CONFIG_MAX = const(4096)
 _FOLLOWING = const(16)  # bytes after a name that make it a secret
 _ENOENT = const(2)
@@ -139,11 +139,19 @@ class Facts:
             before = b""
             for piece in self.pieces(path):
                 before += piece
-                at = before.find(name)
-                after = before[at + len(name) :][:ahead] if at >= 0 else b""
-                if at >= 0 and len(after) == ahead and all([byte in _SECRET for byte in after]):
+                if _holds(before, name, ahead):
                     found.append(path)
                     break
                 before = before[-len(name) - ahead :]
                 yield
         return found
+
+
+def _holds(data, name, ahead):
+    at = data.find(name)
+    while at >= 0:
+        after = data[at + len(name) :][:ahead]
+        if len(after) == ahead and all([byte in _SECRET for byte in after]):
+            return True
+        at = data.find(name, at + 1)
+    return False
