@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import subprocess
 from pathlib import Path
@@ -112,6 +113,73 @@ def test_a_key_does_not_help_nor_a_certificate_where_a_key_is_asked(
     assert Device(hub, string).connect() == REFUSED
     with Device(hub, with_key, certificate=made):  # what is not asked for does not harm
         pass
+
+
+def attestation(certificates_of: str, made: Certificate) -> dict[str, object]:
+    pem = {"primary": {"certificate": made.certificate.read_text()}}
+    return {"attestation": {"type": "x509", "x509": {certificates_of: pem}}}
+
+
+def registration(hub: LocalHub, name: str, made: Certificate) -> Device:
+    user = f"{hub.connection['dps_scope']}/registrations/{name}/api-version=2019-03-31"
+    return Device(hub, f"HostName=x;DeviceId={name};x509=true", username=user, certificate=made)
+
+
+def register(device: Device) -> str:
+    """The id of the device that was assigned."""
+    device.subscribe("$dps/registrations/res/#")
+    body = json.dumps({"registrationId": device.client_id})
+    device.publish("$dps/registrations/PUT/iotdps-register/?$rid=1", body)
+    operation = json.loads(device.receive().payload)["operationId"]
+    status = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=2"
+    device.publish(f"{status}&operationId={operation}")
+    answer = json.loads(device.receive().payload)
+    return str(answer["registrationState"]["deviceId"])
+
+
+def test_provisioning_by_a_certificate_of_its_own(hub: LocalHub, folder: Path) -> None:
+    made = certificates.make(folder, "cert-10")
+    body = {**attestation("clientCertificates", made), "deviceId": "cert-10-device"}
+    shown = hub.service.request("PUT", "/enrollments/cert-10", body)
+    assert shown["attestation"] == body["attestation"]
+    with registration(hub, "cert-10", made) as device:
+        assert register(device) == "cert-10-device"
+    string = "HostName=x;DeviceId=cert-10-device;x509=true"
+    with Device(hub, string, certificate=made) as device:
+        device.send("provisioned")
+    other = certificates.make(folder, "cert-10")
+    assert registration(hub, "cert-10", other).connect() == REFUSED
+
+
+def test_provisioning_by_the_authority_of_a_group(hub: LocalHub, folder: Path) -> None:
+    authority = certificates.make(folder, "group", authority=True)
+    body = attestation("signingCertificates", authority)
+    hub.service.request("PUT", "/enrollmentGroups/certified", body)
+    made = certificates.make(folder, "cert-11", authority)
+    with registration(hub, "cert-11", made) as device:
+        assert register(device) == "cert-11"
+    with Device(hub, "HostName=x;DeviceId=cert-11;x509=true", certificate=made):
+        pass
+    assert registration(hub, "cert-12", made).connect() == REFUSED
+    for wrong in (certificates.make(folder, "cert-11"), authority):
+        assert registration(hub, "cert-11", wrong).connect() == REFUSED
+    hub.service.request("DELETE", "/enrollmentGroups/certified")
+    assert registration(hub, "cert-11", made).connect() == REFUSED
+
+
+@pytest.mark.parametrize(
+    "attestation",
+    [
+        {"type": "tpm"},
+        {"type": "x509"},
+        {"type": "x509", "x509": {"clientCertificates": {"primary": {}}}},
+        {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": "AAAA"}}}},
+        {"type": "x509", "x509": {"signingCertificates": {"primary": {"certificate": "x"}}}},
+    ],
+)
+def test_an_attestation_that_is_none(hub: LocalHub, attestation: dict[str, object]) -> None:
+    with pytest.raises(CommandError, match="attestation|primary is missing|has to be X.509"):
+        hub.service.request("PUT", "/enrollments/cert-13", {"attestation": attestation})
 
 
 @pytest.mark.parametrize("lane", ["64", "32"])

@@ -264,6 +264,28 @@ def test_statistics_queries_and_many_devices_at_once(registry: IoTHubRegistryMan
     assert registry.get_service_statistics().connected_device_count >= 0
 
 
+def test_provisioning_by_certificate(hub: LocalHub, tmp_path: Path) -> None:
+    made = certificates.make(tmp_path, "s-12")
+    pem = {"primary": {"certificate": made.certificate.read_text()}}
+    attestation = {"type": "x509", "x509": {"clientCertificates": pem}}
+    hub.service.request("PUT", "/enrollments/s-12", {"attestation": attestation})
+    proof = X509(cert_file=str(made.certificate), key_file=str(made.key))
+    client = ProvisioningDeviceClient.create_from_x509_certificate(
+        provisioning_host=hub.connection["dps_host"],
+        registration_id="s-12",
+        id_scope=hub.connection["dps_scope"],
+        x509=proof,
+        server_verification_cert=hub.ca.read_text(),
+    )
+    state = client.register().registration_state
+    assert (state.device_id, state.assigned_hub) == ("s-12", hub.host)
+    device = IoTHubDeviceClient.create_from_x509_certificate(
+        proof, state.assigned_hub, "s-12", server_verification_cert=hub.ca.read_text()
+    )
+    device.connect()
+    device.shutdown()
+
+
 def test_a_wrong_key_is_a_credential_error(hub: LocalHub) -> None:
     hub.create_device("s-7")
     client = IoTHubDeviceClient.create_from_symmetric_key(

@@ -6,12 +6,13 @@ authority that the hub was told to trust.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from vedette_tools.hub.database import Database
@@ -19,6 +20,7 @@ from vedette_tools.hub.errors import Refused, RequestError
 
 SETTING = "authorities"
 PEM_MAX = 16 * 1024
+NONE_SHOWN = "the device has shown no certificate"
 
 _THUMBPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 
@@ -34,15 +36,36 @@ def checked_thumbprint(text: Any, name: str) -> str:
     return plain
 
 
+def thumbprint(der: bytes) -> str:
+    """A certificate's thumbprint by SHA-256."""
+    return hashlib.sha256(der).hexdigest().upper()
+
+
 def check_thumbprint(der: bytes, thumbprints: Json) -> None:
     """Errors: Refused unless the certificate is one of those that the registry names."""
-    certificate = _load(der)
-    of_it = {
-        certificate.fingerprint(algorithm).hex().upper()
-        for algorithm in (hashes.SHA1(), hashes.SHA256())
-    }
+    if not der:
+        raise Refused(NONE_SHOWN)
+    of_it = {thumbprint(der), hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()}
     if not of_it & set(thumbprints.values()):
         raise Refused("the certificate is not the one of this device")
+
+
+def check_signed(der: bytes, name: str, authorities: Iterable[x509.Certificate]) -> None:
+    """Errors: Refused unless the certificate is for `name`, by an authority, and in force."""
+    if not der:
+        raise Refused(NONE_SHOWN)
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:
+        raise Refused("the device's certificate cannot be read") from None
+    if [each.value for each in names] != [name]:
+        raise Refused("the certificate's common name is not this device's id")
+    if not any(_issued(certificate, authority) for authority in authorities):
+        raise Refused("no authority that is trusted here has signed the certificate")
+    now = datetime.datetime.now(datetime.UTC)
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise Refused("the certificate has expired, or is not valid yet")
 
 
 class Authorities:
@@ -81,26 +104,8 @@ class Authorities:
         await self._database.run(self._database.store.set_setting, SETTING, self._kept)
 
     def check(self, der: bytes, name: str) -> None:
-        """Errors: Refused unless the certificate is for `name`, by an authority, and in force."""
-        certificate = _load(der)
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        if [each.value for each in names] != [name]:
-            raise Refused("the certificate's common name is not this device's id")
-        if not any(_issued(certificate, authority) for authority in self._certificates.values()):
-            raise Refused("no authority that is trusted here has signed the certificate")
-        now = datetime.datetime.now(datetime.UTC)
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-            raise Refused("the certificate has expired, or is not valid yet")
-
-
-def _load(der: bytes) -> x509.Certificate:
-    """Errors: Refused."""
-    if not der:
-        raise Refused("the device has shown no certificate")
-    try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError:
-        raise Refused("the device's certificate cannot be read") from None
+        """Errors: Refused unless a certificate is for `name`, by one of them, and in force."""
+        check_signed(der, name, self._certificates.values())
 
 
 def _load_pem(pem: str) -> x509.Certificate:

@@ -22,9 +22,10 @@ from typing import Any
 
 from aiohttp import web
 
-from vedette_tools.hub import plugin, provisioning, service
+from vedette_tools.hub import plugin, service
 from vedette_tools.hub.broker import BrokerConfig
 from vedette_tools.hub.certificates import Certificates
+from vedette_tools.hub.enrolments import DEFAULT_GROUP
 from vedette_tools.hub.errors import HubStartError
 from vedette_tools.hub.files import write_private
 from vedette_tools.hub.hub import Hub
@@ -100,8 +101,8 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
                 "dps_host": provisioning_host,
                 "dps_port": mqtt_port,
                 "dps_scope": hub.provisioning.scope,
-                "dps_group_id": provisioning.DEFAULT_GROUP,
-                "dps_group_key": hub.provisioning.group_key(provisioning.DEFAULT_GROUP),
+                "dps_group_id": DEFAULT_GROUP,
+                "dps_group_key": hub.provisioning.enrolments.group_key(DEFAULT_GROUP),
             }
             write_private(options.state / CONNECTION_FILE, json.dumps(connection).encode())
             ready(connection)

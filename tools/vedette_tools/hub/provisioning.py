@@ -1,9 +1,8 @@
 """The Device Provisioning Service, as devices see it over MQTT, on the hub's own broker.
 
 A device connects with its registration id as client id, registers, is told to ask again, and is
-then assigned to this hub: its identity is made with the key that it registered with. Enrolments
-are individual, or groups whose devices have keys derived from the group's. Protocol: Microsoft's
-"Communicate with your DPS using the MQTT protocol".
+then assigned to this hub: its identity is made with the key, or the certificate, that it has
+registered with. Protocol: Microsoft's "Communicate with your DPS using the MQTT protocol".
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import logging
 import re
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 from vedette_tools.hub import sas, strict_json
 from vedette_tools.hub.clock import utc_now
 from vedette_tools.hub.database import Database
+from vedette_tools.hub.enrolments import Enrolments
 from vedette_tools.hub.errors import Refused, RequestError
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.plugin_socket import ConnectRequest
@@ -27,9 +26,6 @@ from vedette_tools.hub.spool import DISCONNECT, PUBLISH, Record
 
 log = logging.getLogger("vedette.hub.provisioning")
 
-INDIVIDUAL, GROUP = "enrollments", "enrollmentGroups"  # as in the service API's paths
-DEFAULT_GROUP = "default"
-SETTING = "enrolments"
 RETRY_AFTER_S = 1
 
 _USERNAME = re.compile(r"([^/]+)/registrations/([^/]+)/api-version=\d{4}-\d\d-\d\d[^/]*")
@@ -39,8 +35,6 @@ _REQUEST = re.compile(
 )
 
 Json = dict[str, Any]
-Enrolments = dict[str, Json]
-"""Registration id, or group id -> {"primaryKey", "secondaryKey", "deviceId", "enabled"}."""
 
 
 @dataclass
@@ -48,8 +42,8 @@ class Registration:
     """A device's connection to the provisioning service."""
 
     id: str
-    keys: tuple[str, str] = field(repr=False)
     device_id: str
+    authentication: Json = field(repr=False)  # of the device's identity
     operation: str = ""
 
 
@@ -62,47 +56,14 @@ class Provisioning:
         assign: Callable[[Identity, Json], Awaitable[None]],
         deliver: Callable[[str, str, bytes], None],
     ) -> None:
-        """`assign` is to make an identity with its keys, `deliver` to send a client (by its id) a
-        message (topic, payload)."""
+        """`assign` is to make an identity with its authentication, `deliver` to send a client (by
+        its id) a message (topic, payload)."""
         self.scope = scope
         self.sessions: dict[str, Registration] = {}  # by token
-        self.enrolments: dict[str, Enrolments] = database.kept(
-            SETTING, lambda: {INDIVIDUAL: {}, GROUP: {DEFAULT_GROUP: from_request({})}}
-        )
-        self._database = database
+        self.enrolments = Enrolments(scope, database)
         self._assigned_hub = assigned_hub
         self._assign = assign
         self._deliver = deliver
-
-    async def put(self, kind: str, name: str, request: Json) -> Json:
-        """Make an enrolment, or replace it. Errors: RequestError."""
-        self.enrolments[kind][name] = from_request(request)
-        await self._save()
-        return self.get(kind, name)
-
-    def group_key(self, name: str) -> str | None:
-        """The primary key of a group, or None where it was deleted."""
-        group = self.enrolments[GROUP].get(name)
-        return group["primaryKey"] if group else None
-
-    def get(self, kind: str, name: str) -> Json:
-        """An enrolment in the service API's form. Errors: RequestError."""
-        try:
-            return shown(kind, name, self.enrolments[kind][name])
-        except KeyError:
-            what = "enrolment of" if kind == INDIVIDUAL else "enrolment group"
-            raise RequestError(
-                404, f"there is no {what} {name!r}: `vedette device enrol` enrols a device"
-            ) from None
-
-    async def delete(self, kind: str, name: str) -> None:
-        """Errors: RequestError."""
-        self.get(kind, name)
-        del self.enrolments[kind][name]
-        await self._save()
-
-    async def _save(self) -> None:
-        await self._database.run(self._database.store.set_setting, SETTING, self.enrolments)
 
     def speaks(self, request: ConnectRequest) -> bool:
         """True when a CONNECT is for the provisioning service, not for the hub."""
@@ -158,34 +119,8 @@ class Provisioning:
             raise Refused("the id scope is not this one")
         if request.client_id != registration_id or not _REGISTRATION_ID.fullmatch(registration_id):
             raise Refused("the client id is not the registration id, or not a valid one")
-        token = sas.Token.parse(request.password)
-        if token.resource != f"{scope}/registrations/{registration_id}":
-            raise Refused(f"the token is for {token.resource!r}")
-        if token.expiry <= time.time():
-            raise Refused("the token ran out")
-        for keys, device_id in self._candidates(registration_id):
-            if any([token.signed_with(key) for key in keys]):
-                return Registration(registration_id, keys, device_id)
-        raise Refused("no enrolment has this key")
-
-    def _candidates(self, registration_id: str) -> list[tuple[tuple[str, str], str]]:
-        """The keys that a registration may have, each pair with the device id it leads to."""
-        if enrolment := self.enrolments[INDIVIDUAL].get(registration_id):
-            if not enrolment["enabled"]:
-                return []
-            keys = (enrolment["primaryKey"], enrolment["secondaryKey"])
-            return [(keys, enrolment["deviceId"] or registration_id)]
-        return [
-            (
-                (
-                    sas.derive_key(group["primaryKey"], registration_id),
-                    sas.derive_key(group["secondaryKey"], registration_id),
-                ),
-                registration_id,
-            )
-            for group in self.enrolments[GROUP].values()
-            if group["enabled"]
-        ]
+        device_id, authentication = self.enrolments.registered(registration_id, request)
+        return Registration(registration_id, device_id, authentication)
 
     async def _register(self, registration: Registration, payload: bytes) -> tuple[int, Json]:
         try:
@@ -194,11 +129,7 @@ class Provisioning:
             raise RequestError(400, f"the body is not JSON: {error}") from None
         if not isinstance(request, dict) or request.get("registrationId") != registration.id:
             raise RequestError(400, "registrationId is not that of the connection")
-        primary, secondary = registration.keys
-        await self._assign(
-            Identity.checked(registration.device_id),
-            {"symmetricKey": {"primaryKey": primary, "secondaryKey": secondary}},
-        )
+        await self._assign(Identity.checked(registration.device_id), registration.authentication)
         registration.operation = f"4.{secrets.token_hex(8)}"
         log.info("%s is assigned", registration.device_id)
         return 202, {"operationId": registration.operation, "status": "assigning"}
@@ -221,38 +152,3 @@ class Provisioning:
                 "etag": secrets.token_urlsafe(6),
             },
         }
-
-
-def from_request(request: Json) -> Json:
-    """An enrolment of the service API's form, with symmetric keys. Errors: RequestError (400)."""
-    attestation = request.get("attestation") or {}
-    if attestation.get("type", "symmetricKey") != "symmetricKey":
-        raise RequestError(400, "attestation is there by symmetricKey only")
-    keys = attestation.get("symmetricKey") or {}
-    chosen = {name: keys.get(name) or sas.new_key() for name in ("primaryKey", "secondaryKey")}
-    for name, key in chosen.items():
-        try:
-            sas.decode_key(key)
-        except sas.SasError:
-            raise RequestError(400, f"{name} is not base64") from None
-    device_id = request.get("deviceId") or ""
-    if device_id:
-        Identity.checked(device_id)
-    enabled = (request.get("provisioningStatus") or "enabled") == "enabled"
-    return {**chosen, "deviceId": device_id, "enabled": enabled}
-
-
-def shown(kind: str, name: str, enrolment: Json) -> Json:
-    """An enrolment in the service API's form."""
-    return {
-        "registrationId" if kind == INDIVIDUAL else "enrollmentGroupId": name,
-        "deviceId": enrolment["deviceId"],
-        "attestation": {
-            "type": "symmetricKey",
-            "symmetricKey": {
-                "primaryKey": enrolment["primaryKey"],
-                "secondaryKey": enrolment["secondaryKey"],
-            },
-        },
-        "provisioningStatus": "enabled" if enrolment["enabled"] else "disabled",
-    }

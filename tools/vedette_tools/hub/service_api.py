@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from vedette_tools.hub.enrolments import GROUP, INDIVIDUAL
 from vedette_tools.hub.hub import Hub
 from vedette_tools.hub.identity import Identity
-from vedette_tools.hub.provisioning import GROUP, INDIVIDUAL
 from vedette_tools.hub.query import Query
 from vedette_tools.hub.rest import HUB, Json, body_of, identity_of, json_of, number, number_of
 
@@ -173,21 +173,19 @@ async def purge_messages(request: web.Request) -> web.Response:
 
 @routes.get(_ENROLMENT)
 async def get_enrolment(request: web.Request) -> web.Response:
-    names = request.match_info
-    return web.json_response(request.app[HUB].provisioning.get(names["kind"], names["name"]))
+    enrolments, names = request.app[HUB].provisioning.enrolments, request.match_info
+    return web.json_response(enrolments.get(names["kind"], names["name"]))
 
 
 @routes.put(_ENROLMENT)
 async def put_enrolment(request: web.Request) -> web.Response:
-    names = request.match_info
-    enrolment = await request.app[HUB].provisioning.put(
-        names["kind"], names["name"], await body_of(request)
-    )
-    return web.json_response(enrolment)
+    enrolments, names = request.app[HUB].provisioning.enrolments, request.match_info
+    made = await enrolments.put(names["kind"], names["name"], await body_of(request))
+    return web.json_response(made)
 
 
 @routes.delete(_ENROLMENT)
 async def delete_enrolment(request: web.Request) -> web.Response:
-    names = request.match_info
-    await request.app[HUB].provisioning.delete(names["kind"], names["name"])
+    enrolments, names = request.app[HUB].provisioning.enrolments, request.match_info
+    await enrolments.delete(names["kind"], names["name"])
     return web.Response(status=204)
