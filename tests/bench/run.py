@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measures import ROOT, Figure, Measure, registry  # noqa: E402
 
-SUITES = ("flowtable", "tap", "message", "mqtt", "agent", "loop")
+SUITES = ("flowtable", "tap", "message", "mqtt", "agent", "loop", "linux")
 
 
 def collect(only: str) -> list[Figure]:

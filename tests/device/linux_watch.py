@@ -5,7 +5,7 @@ what came to be since the last time,
 `tcp PORT` and `udp PORT` exchange some bytes with a server on loopback through the tap, `native
 PORT` past it, as the agent's own connection does, and `kept PORT` likewise, with a look meanwhile.
 Each is answered by one line of JSON.
-Arguments: `polling` to do without the kernel's process events.
+Arguments: `polling` to do without the kernel's process events, and every how many ms.
 """
 
 import asyncio
@@ -66,9 +66,10 @@ def exchange(kind, port, look):
 
 async def main():
     seen = []
+    polling_ms = int(sys.argv[2]) if len(sys.argv) > 2 else 50
     if "polling" in sys.argv:
         process_events.listen = refuse
-    watch = process_watch.start(lambda *told: seen.append(told[1:]), 50)
+    watch = process_watch.start(lambda *told: seen.append(told[1:]), polling_ms)
     asyncio.create_task(watch.run())
     traffic = Traffic(Agent, table)
     await asyncio.sleep_ms(200)
