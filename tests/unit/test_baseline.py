@@ -19,7 +19,8 @@ from cryptography.x509.oid import NameOID
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from test_baseline_debian import FAILS, hardened  # noqa: E402
+from debiantree import hardened  # noqa: E402
+from test_baseline_debian import FAILS  # noqa: E402
 from test_messages import LANES, ROOT, VALIDATOR, device  # noqa: E402
 from vedette_tools import deployment, mpy  # noqa: E402
 from vedette_tools.expand import expand  # noqa: E402
