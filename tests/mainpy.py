@@ -16,8 +16,13 @@ GOOD = {
     "connection_string": f"HostName=127.0.0.1:1;DeviceId=board;SharedAccessKey={SECRET}",
     "ca": "ca.der",
 }
-# What a host does not tell, and a board does.
-AS_A_BOARD = "from vedette.ports import unix; unix.reset_cause = lambda: %r; import main"
+# What a host does not tell and does not have, and a board does.
+AS_A_BOARD = """
+from vedette.ports import unix
+unix.reset_cause = lambda: %r
+unix.watchdog = lambda seconds: print("watchdog", seconds) or (lambda: print("fed"))
+import main
+"""
 
 
 class Board:

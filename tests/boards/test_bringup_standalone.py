@@ -22,14 +22,20 @@ def kept(board: Board) -> dict:
     return json.loads((board.folder / "vedette-state" / "starts.json").read_text())
 
 
+def test_the_watchdog_is_fed_by_the_loop_whatever_the_network_does(board: Board) -> None:
+    code, output = board.run({**GOOD, "watchdog": 30}, NAP, until="fed")
+    assert code == 0 and "watchdog 30" in output and "connected" not in output
+
+
 def test_safe_mode_leaves_the_application_alone(board: Board) -> None:
+    config = {**GOOD, "watchdog": 30}
     for _ in range(3):
-        _, output = board.run(GOOD, NAP, "hub: ", signal.SIGKILL, cause="WDT_RESET")
+        _, output = board.run(config, NAP, "hub: ", signal.SIGKILL, cause="WDT_RESET")
         assert "app runs" in output and "safe mode" not in output
     alone = NAP + "\n\nimport socket, sys\nprint(socket, sorted(sys.modules))"
-    code, output = board.run(GOOD, alone, "app runs", cause="WDT_RESET")
+    code, output = board.run(config, alone, "app runs", cause="WDT_RESET")
     assert code == 0 and "safe mode: the last starts failed" in output
-    assert "hub: " not in output and "vedette.agent" not in output
+    assert "hub: " not in output and "watchdog" not in output and "vedette.agent" not in output
     assert "<module 'socket'>" in output  # the native one: the tap is out
     # Ctrl-C ends it on purpose, as a deploy does: the next start is like any other.
     _, output = board.run(GOOD, NAP, "hub: ", cause="WDT_RESET")
