@@ -14,9 +14,6 @@ from .encoding import encode, quote
 from .errors import HubError, cold
 from .mqtt import Session, due, wait_until
 
-_RESPONSES = "$iothub/twin/res/"
-_DESIRED = "$iothub/twin/PATCH/properties/desired/"
-
 _BACKOFF_MS = const(1000)  # doubles with each failure
 _DOUBLINGS = const(7)  # at most: 128 s
 _STABLE_S = const(60)  # a connection that held so long ends the back-off
@@ -85,7 +82,10 @@ class HubClient:
         self.session = Session(self._on_tick, self._on_message, self.stats, **options)
         self._credentials = credentials
         self._provisioning = provisioning
-        self.routes = [(_RESPONSES, 0, self._on_twin), (_DESIRED, 0, self._on_twin)]
+        self.routes = [
+            ("$iothub/twin/res/", 0, self._on_twin),
+            ("$iothub/twin/PATCH/properties/desired/", 0, self._on_twin),
+        ]
         self.desired = []  # callbacks
         self._watchers = []
         self._methods = self._devicebound = None

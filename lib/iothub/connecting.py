@@ -29,7 +29,7 @@ async def connect(session, identity, roots):
     user = identity.user
     if session.model_id:
         user += "&model-id=" + quote(session.model_id)
-    password = token(identity, session.lifetime)
+    password = token(identity, session.token_lifetime)
     flags = (0xC0 if password else 0x80) | session.clean_session << 1
     parts = [
         b"\0\x04MQTT\x04" + bytes((flags, session.keepalive >> 8, session.keepalive & 255)),

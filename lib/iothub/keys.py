@@ -14,7 +14,6 @@ from .errors import HubError
 
 _MAX_TEXT = const(1024)
 _BLOCK = const(64)  # bytes, of SHA-256
-_FIELDS = ("HostName", "DeviceId", "SharedAccessKey", "ModuleId")
 
 
 def hmac_sha256(key, message):
@@ -48,33 +47,33 @@ def split_host(text):
     return host, int(port or 8883)
 
 
-def sas(resource, key, expiry, policy=None):
-    """A shared access signature for `resource`, valid until `expiry` (Unix seconds)."""
-    resource = quote(resource)
-    signature = hmac_sha256(key, b"%s\n%d" % (resource.encode(), expiry))
-    signature = quote(binascii.b2a_base64(signature)[:-1].decode())
-    token = "SharedAccessSignature sr=%s&sig=%s&se=%d" % (resource, signature, expiry)
-    return token + "&skn=" + policy if policy else token
-
-
 def token(identity, lifetime):
-    """The password of Credentials or Provisioning for so many seconds; None with a certificate."""
+    """The password of Credentials or Provisioning: a shared access signature for so many seconds.
+
+    None with a certificate.
+    """
     if identity.certificate:
         return None
-    return sas(identity.resource, identity.key, clock.unix() + lifetime, identity.policy)
+    resource = quote(identity.resource)
+    expiry = clock.unix() + lifetime
+    signature = hmac_sha256(identity.key, b"%s\n%d" % (resource.encode(), expiry))
+    signature = quote(binascii.b2a_base64(signature)[:-1].decode())
+    text = "SharedAccessSignature sr=%s&sig=%s&se=%d" % (resource, signature, expiry)
+    return text + "&skn=" + identity.policy if identity.policy else text
 
 
 def parse(text):
     """The arguments for Credentials of a connection string."""
     if len(text) > _MAX_TEXT:
         raise HubError("credentials", "the connection string is over %d bytes" % _MAX_TEXT)
+    names = ("HostName", "DeviceId", "SharedAccessKey", "ModuleId")
     given = {"ModuleId": None}
     for part in text.strip().split(";"):
         name, _, value = part.partition("=")
-        if part and name not in _FIELDS:
-            raise HubError("credentials", "known parts are " + ", ".join(_FIELDS))
+        if part and name not in names:
+            raise HubError("credentials", "known parts are " + ", ".join(names))
         given[name] = value
-    for name in _FIELDS[:3]:
+    for name in names[:3]:
         if not given.get(name):
             raise HubError("credentials", "no " + name)
     host, port = split_host(given["HostName"])

@@ -78,7 +78,7 @@ class Session(MQTTClient):
         self.socket = socket
         self.clean_session = clean_session
         self.model_id = model_id
-        self.lifetime = token_lifetime
+        self.token_lifetime = token_lifetime
         self.alive = False  # from CONNACK until the connection ends
         self.up = asyncio.Event()  # set by the owner while messages of QoS 1 may be sent
         self.prefix = ""  # of their topics; it may be another after a reconnect
@@ -87,9 +87,9 @@ class Session(MQTTClient):
         self.since = None  # uptime when the hub accepted the client
         self.replies = {}  # what is awaited, by number
         self.stats = stats
-        self._on_tick = on_tick
-        self._on_message = on_message
-        self._max_message = max_message
+        self.on_tick = on_tick
+        self.on_message = on_message
+        self.max_message = max_message
         self._sending = asyncio.Lock()  # held while a packet is written
         self._left = 0  # bytes that the writer of a message has yet to write
         self._window = _WINDOW
@@ -124,19 +124,19 @@ class Session(MQTTClient):
                         raise HubError("timeout", "not accepted")
                 elif (
                     self.renew
-                    or (now - begun) * 4 >= self.lifetime * 3
+                    or (now - begun) * 4 >= self.token_lifetime * 3
                     or abs(clock.unix() - now - offset) > _MAX_JUMP_S
                 ):
                     # Nothing new is sent, and what was sent is answered, before it is replaced.
                     self.up.clear()
-                    limit = due(self.lifetime / 20)
+                    limit = due(self.token_lifetime / 20)
                     while self.replies or self._sending.locked():
                         if ticks_diff(limit, ticks_ms()) < 0:
                             break
                         await asyncio.sleep_ms(_PAUSE_MS)
                     return
                 else:
-                    self._on_tick(False)
+                    self.on_tick(False)
         except asyncio.CancelledError:
             over = HubError("stopped")
             raise
@@ -322,16 +322,23 @@ class Session(MQTTClient):
             self._pinged = None
             have += n
             at = 0
-            while have - at > 1:
-                size = rx[at + 1]
-                body = at + 2
-                if size > 127:
-                    size, body = self._length(at, have)
-                end = body + size
-                if not body or end > have:
+            while True:
+                size = shift = 0  # of what follows the first byte and the size itself
+                body = at + 1
+                while body < have and shift < 28:
+                    size |= (rx[body] & 127) << shift
+                    shift += 7
+                    body += 1
+                    if rx[body - 1] < 128:
+                        break
+                else:
+                    if shift == 28:
+                        raise HubError("protocol", "length")
                     break
-                self._handle(rx[at], rx[body:end])
-                at = end
+                if body + size > have:
+                    break
+                self._handle(rx[at], rx[body : body + size])
+                at = body + size
             if at:
                 have -= at
                 rx[:have] = rx[at : at + have]
@@ -341,18 +348,6 @@ class Session(MQTTClient):
             if n == _RX:
                 await asyncio.sleep_ms(0)  # a flood must not hold the loop
 
-    def _length(self, at, have):
-        """Remaining length and where it ends; (0, 0) when it has not come whole."""
-        size = 0
-        for i in range(1, 5):
-            if at + i == have:
-                return 0, 0
-            byte = self._rx[at + i]
-            size |= (byte & 127) << 7 * (i - 1)
-            if byte < 128:
-                return size, at + i + 1
-        raise HubError("protocol", "length")
-
     async def _read_large(self, start, size):
         """The rest of a packet that begins at the start of the full buffer."""
         link = self.sock
@@ -360,7 +355,7 @@ class Session(MQTTClient):
         first = rx[0]
         rest = size - (_RX - start)
         whole = None
-        if size <= self._max_message:
+        if size <= self.max_message:
             try:
                 whole = memoryview(bytearray(size))
                 whole[: size - rest] = rx[start:]
@@ -392,7 +387,7 @@ class Session(MQTTClient):
                 except UnicodeError:
                     raise HubError("protocol", "topic")
                 number = body[at] << 8 | body[at + 1] if qos else 0
-                self._on_message(topic, None if cut else body[payload:], number)
+                self.on_message(topic, None if cut else body[payload:], number)
                 return
         elif kind == _PUBACK and size == 2 or kind == _SUBACK and size > 2:
             self.give(body[0] << 8 | body[1], max(body[2:]) if size > 2 else 0)
@@ -402,7 +397,7 @@ class Session(MQTTClient):
                 raise HubError("refused", body[1])
             self.alive = True
             self.since = clock.uptime()
-            self._on_tick(True)
+            self.on_tick(True)
             return
         elif kind == _PINGRESP and not size:
             return

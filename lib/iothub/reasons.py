@@ -7,7 +7,14 @@ from micropython import const
 from . import clock
 from .errors import HubError
 
-_TEXTS = """
+_VERIFY_FAILED = const(-0x2700)  # MBEDTLS_ERR_X509_CERT_VERIFY_FAILED
+_TLS = const(-255)  # mbedTLS's own numbers are below it
+_ENETUNREACH = const(101)  # on Linux; `errno` does not name it
+
+
+def text(code, detail):
+    """The str of a HubError: "CODE: what it means, and what to do (detail)"."""
+    texts = """
 certificate: no given root vouches for the hub, or it is not DER, or expired
 clock-not-set: set the clock (NTP) first
 closed: not connected
@@ -27,15 +34,8 @@ too-large: over the limit
 unreachable: nobody answers: check host, port and network
 writer: the writer of the message failed, or wrote another length
 """
-_VERIFY_FAILED = const(-0x2700)  # MBEDTLS_ERR_X509_CERT_VERIFY_FAILED
-_TLS = const(-255)  # mbedTLS's own numbers are below it
-_ENETUNREACH = const(101)  # on Linux; `errno` does not name it
-
-
-def text(code, detail):
-    """ "CODE: what it means, and what to do (detail)"."""
-    at = _TEXTS.find("\n" + code + ":") + 1
-    found = _TEXTS[at : _TEXTS.find("\n", at)]
+    at = texts.find("\n" + code + ":") + 1
+    found = texts[at : texts.find("\n", at)]
     return found if detail is None else "%s (%s)" % (found, detail)
 
 

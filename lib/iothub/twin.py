@@ -12,9 +12,6 @@ from .decoding import decode
 from .errors import HubError, cold
 from .mqtt import PUBLISH, due, wait_until
 
-_GET = "$iothub/twin/GET/?$rid=%d"
-_REPORT = "$iothub/twin/PATCH/properties/reported/?$rid=%d"
-
 _MAX_REPORTED = const(32768)  # bytes: the hub's limit
 _ANSWER_S = const(30)
 _RETRY_S = const(10)  # until the twin is asked for again
@@ -43,22 +40,23 @@ async def report(client, patch):
     body = json.dumps(patch).encode()
     if len(body) > _MAX_REPORTED:
         raise HubError("too-large", len(body))
-    return await _request(client, _REPORT, body)
+    return await _request(client, "PATCH/properties/reported/", body)
 
 
 async def fetch(client):
     """See HubClient.twin."""
-    return await _request(client, _GET, b"")
+    return await _request(client, "GET/", b"")
 
 
-async def _request(client, topic, body):
+async def _request(client, what, body):
     if not client.connected:
         raise HubError("closed")
     session = client.session
     limit = due(_ANSWER_S)
     await wait_until(session.up, limit)
     number = session.number()
-    answer = await session.ask(number, limit, PUBLISH, (topic % number,), len(body), body)
+    topic = "$iothub/twin/%s?$rid=%d" % (what, number)
+    answer = await session.ask(number, limit, PUBLISH, (topic,), len(body), body)
     if answer is None:
         raise HubError("closed")
     return answer

@@ -149,12 +149,20 @@ def test_hmac_vectors():
 
 def test_token_golden():
     # Computed with CPython's hmac.
-    key = keys.decode_key(KEY)
-    assert keys.sas("myhub.azure-devices.net/devices/dev-1/modules/mod 1", key, 1700003600) == (
-        "SharedAccessSignature sr=myhub.azure-devices.net%2Fdevices%2Fdev-1%2Fmodules%2Fmod%201"
-        "&sig=BABi86A5OGuYmFUCi5Km%2Bo7e%2BgRHStkli4MzR9%2BtVkU%3D&se=1700003600"
-    )
-    assert keys.sas("r", key, 1700003600, "registration").endswith("&skn=registration")
+    real, clock.unix = clock.unix, lambda: 1700000000
+    try:
+        module = Credentials(
+            "myhub.azure-devices.net", "dev-1", keys.decode_key(KEY), module_id="mod 1"
+        )
+        assert keys.token(module, 3600) == (
+            "SharedAccessSignature "
+            "sr=myhub.azure-devices.net%2Fdevices%2Fdev-1%2Fmodules%2Fmod%201"
+            "&sig=BABi86A5OGuYmFUCi5Km%2Bo7e%2BgRHStkli4MzR9%2BtVkU%3D&se=1700003600"
+        )
+        module.policy = "registration"
+        assert keys.token(module, 3600).endswith("&se=1700003600&skn=registration")
+    finally:
+        clock.unix = real
 
 
 def test_device_and_module():

@@ -107,7 +107,7 @@ async def test_a_full_heap_ends_in_a_reconnect():
             (session, "check", True),
             (session, "ask", True),  # the greeting
             (session, "_handle", True),
-            (session, "_on_tick", True),
+            (session, "on_tick", True),
             (client, "guard", False),  # while a callback hears of a connection that was lost
             (client, "_lost", False),
         ):
