@@ -97,6 +97,7 @@ async def _online(network, servers):
 
 async def _run_app(agent, store):
     """Runs app.py's main(), where there is an app.py."""
+    more = "; the agent goes on" if agent else ""
     try:
         import app
 
@@ -105,13 +106,13 @@ async def _run_app(agent, store):
         if isinstance(error, ImportError) and str(error) == _MISSING:
             return
         sys.print_exception(error, sys.stderr)
-        log.error("app.py ended with an error; the agent goes on")
+        log.error("app.py ended with an error" + more)
         cold.call("starts", "note", store, error)
         if agent:
             agent.counters["app_errors"] += 1
             cold.call("starts", "report", agent)
     else:
-        log.info("app.py ended; the agent goes on")
+        log.info("app.py ended" + more)
 
 
 async def _main(config, store):

@@ -35,6 +35,7 @@ def test_a_wrong_configuration_is_one_clear_line(
 def test_the_application_runs_even_where_the_agent_cannot(board: Board) -> None:
     code, output = board.run("{", "async def main():\n    print('app runs')")
     assert code == 1 and "app runs" in output and "the agent does not run" in output
+    assert "app.py ended" in output and "goes on" not in output
 
 
 def test_the_agent_goes_on_when_the_application_ends(board: Board) -> None:
