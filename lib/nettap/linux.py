@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 
+import micropython
 from micropython import const
 
 _TCP = const(6)
@@ -21,6 +22,7 @@ _BURST_US = const(100_000)  # and this much in a burst
 _STATES = const(0xBBF)  # all but TIME_WAIT and LISTEN
 _LISTEN = const(1 << 10)
 _SOCKADDR = const(28)  # struct sockaddr_in6
+_GET_FILENO = const(10)  # py/stream.h
 _EADDRNOTAVAIL = const(99)
 _IP_LOCAL_PORT_RANGE = const(51)  # ip(7), since Linux 6.3
 _RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -28,6 +30,7 @@ _RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _credit_us = _BURST_US
 _credited_ms = time.ticks_ms()
 _getsockname = None  # libc's; False where there is none
+_last = None, None  # a remote address, and the local one to it
 _ports = None  # first and number of the ports to choose from
 
 
@@ -35,6 +38,19 @@ def decode(address):
     """(address as 4 or 16 bytes, port) of what `connect` takes and `accept` returns."""
     fields = socket.sockaddr(address)
     return fields[1], fields[2]
+
+
+def numbered(number, sock):
+    """What answers in the place of `sock.ioctl`, and at once, if it is asked for a file number."""
+    general = type(sock).ioctl
+
+    @micropython.viper
+    def ioctl(request: int, argument):
+        if request == _GET_FILENO:
+            return number
+        return general(sock, request, argument)
+
+    return ioctl
 
 
 def connect(sock, address, udp):
@@ -128,14 +144,22 @@ def _source(remote):
 
 
 def _verified(sock, local, remote):
-    # The local end if it is as expected. One query, of the kernel's hash table.
-    if not local[1]:
-        return None
+    # The local end if it is as expected: the port, and the address that was last used to that host.
+    # One query, of the kernel's hash table.
+    global _last
     from nettap import sock_diag
 
-    address = local[0] or _source(remote)
-    inode = sock_diag.inode_of(_TCP, address, local[1], *decode(remote)) if address else 0
-    return (address, local[1]) if inode and inode == _inode(sock) else None
+    raddr, rport = decode(remote)
+    address, port = local
+    if not port:
+        return None
+    if not address:
+        if raddr != _last[0]:
+            _last = raddr, _source(remote)
+        address = _last[1]
+    if address and sock_diag.inode_of(_TCP, address, port, raddr, rport) == _inode(sock):
+        return address, port
+    _last = None, None
 
 
 def _walk(sock, udp, remote):

@@ -80,6 +80,9 @@ def _quietly(call, *args):
 # most, as MicroPython calls one with more than five values, arguments included, through the heap.
 
 
+_len = len  # found sooner than in the long list of built-in functions
+
+
 def _uncounted(token, size):
     return 1
 
@@ -114,7 +117,7 @@ def _counting(count):
             if flags:
                 return sock._flagged(call, size, flags)
             got = call(size)
-            if got is not None and not count(token, len(got)):
+            if got is not None and not count(token, _len(got)):
                 token = sock._missed(count, len(got), got)
             return got
 
@@ -139,7 +142,6 @@ class Socket(io.IOBase):
     _peer = None  # UDP: the address of the last datagram that had one,
     _peer_token = 0  # and the flow
     _refused_ms = 0
-    _number = None
     _poller = None
 
     def __new__(cls, family=_native.AF_INET, kind=_native.SOCK_STREAM, *rest):
@@ -173,13 +175,10 @@ class Socket(io.IOBase):
         return repr(self._native)
 
     def ioctl(self, request, argument):
-        if request == _GET_FILENO:
-            if self._number is None:
-                try:
-                    self._number = self._native.fileno()
-                except AttributeError:
-                    return -_EINVAL
-            return self._number
+        if request == _GET_FILENO and hasattr(self._native, "fileno"):
+            # A poll asks when a socket is registered: asyncio does that for each single wait.
+            self.ioctl = _port.numbered(self._native.fileno(), self)
+            return self._native.fileno()
         if request == _POLL:
             # Where sockets have no file number, poll asks each one by ioctl; of a native socket
             # only another poll can ask it.
@@ -269,7 +268,8 @@ class Socket(io.IOBase):
         return File(self, stream)
 
     def close(self):
-        self._number = -1
+        if "ioctl" in self.__dict__:
+            del self.ioctl
         for entry in _listening:
             if entry[0] == id(self):
                 _listening.remove(entry)

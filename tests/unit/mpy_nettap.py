@@ -4,10 +4,12 @@ import gc
 import select
 import socket as native
 import sys
+from errno import EADDRINUSE
 
 import flowtable
 import micropython
-from nettap import protocols, sockets
+from harness import SkipTest
+from nettap import linux, protocols, sockets
 
 TCP, UDP = 6, 17
 IN, OUT = 0, 1
@@ -154,6 +156,84 @@ def test_bytes_of_a_connection_that_is_closed_before_it_is_looked_up():
         assert sum(counts[1] for counts in sink.counted.values()) == 200
 
 
+def test_local_ends_are_told_whoever_chose_the_port():
+    """Wherever the kernel does not take the port that it was asked for, it is asked what it took."""
+    if linux._libc():
+        raise SkipTest("libc tells local ends here")
+    sink = Sink()
+    with Tapped(sink) as socket:
+        listener = native.socket()
+        port = bound(listener)
+        listener.listen(9)
+        first = native.socket()
+        first.connect(address(port))
+        taken = native.sockaddr(listener.accept()[1])[2]
+        linux._choose(first)
+        chosen = linux._ports
+        # Taken, not in the kernel's range, and before Linux 6.3.
+        for ports in (chosen, (taken, 1), (1, 1), (0, 0)):
+            linux._ports = ports
+            client = socket.socket()
+            client.connect(address(port))
+            there = native.sockaddr(listener.accept()[1])
+            assert sink.opened[-1][2:4] == (LOCALHOST, there[2]), ports
+            client.close()
+        linux._ports = chosen
+    assert sockets.errors == 0
+
+
+def test_ipv6():
+    sink = Sink()
+    loopback = bytes(15) + b"\1"
+    with Tapped(sink) as socket:
+        listener = socket.socket(socket.AF_INET6)
+        for port in range(21000, 32000):
+            try:
+                listener.bind(address(port, "::1"))
+                break
+            except OSError as error:
+                if error.errno != EADDRINUSE:
+                    raise SkipTest("no IPv6 here")
+        listener.listen(1)
+        assert sockets.listening() == [(TCP, loopback, port)]
+        client = socket.socket(socket.AF_INET6)
+        client.connect(address(port, "::1"))
+        server, back = listener.accept()
+        peer = native.sockaddr(back)[2]
+        client.send(b"12345")
+        datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        datagrams.sendto(b"x", address(port, "::1"))
+        assert [flow[:6] for flow in sink.opened[:2]] == [
+            (TCP, OUT, loopback, peer, loopback, port),
+            (TCP, IN, loopback, port, loopback, peer),
+        ]
+        assert sink.opened[2][:3] == (UDP, OUT, loopback) and sink.opened[2][3]
+    assert sockets.errors == 0
+
+
+def test_a_datagram_socket_has_the_address_that_leads_to_its_peer():
+    sink = Sink()
+    with Tapped(sink) as socket:
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server = native.socket(native.AF_INET, native.SOCK_DGRAM)
+        port = bound(server)
+        client.sendto(b"x", address(port))
+        back = native.sockaddr(server.recvfrom(1)[1])
+        assert sink.opened == [(UDP, OUT, LOCALHOST, back[2], LOCALHOST, port, 0)]
+
+
+def test_a_port_that_the_kernel_chose_for_a_listener():
+    with Tapped(Sink()) as socket:
+        listener = socket.socket()
+        listener.bind(address(0))
+        listener.listen(1)
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.bind(address(0, "0.0.0.0"))
+        tcp, udp = sockets.listening()
+        native.socket().connect(address(tcp[2]))
+        assert tcp[:2] == (TCP, LOCALHOST) and udp[:2] == (UDP, None) and udp[2]
+
+
 def test_a_refused_connect_is_a_flow_that_was_tried():
     sink = Sink()
     with Tapped(sink) as socket:
@@ -256,7 +336,10 @@ def test_a_refused_connection_is_seen_once_and_goes_on():
 def test_what_the_first_bytes_show():
     for data, port, name in (
         (b"GET / HTTP/1.1\r\n", 5000, "HTTP"),
+        (b"DELETE / HTTP/1.1\r\n", 5000, "HTTP"),
         (b"HTTP/1.0 200 OK\r\n", 9000, "HTTP"),
+        (b"EAD / ", 5000, None),
+        (b"GE", 5000, None),
         (b"\x16\x03\x01\x02\x00\x01", 443, "HTTPS"),
         (b"\x16\x03\x01\x02\x00\x01", 8883, "MQTT"),
         (b"\x16\x03\x01\x02\x00\x01", 23, "TLS"),
