@@ -17,6 +17,7 @@ from vedette_tools.expand import expand
 VEDETTE = Path(sys.executable).with_name("vedette")
 MICROPYTHON = Path(sys.executable).with_name("micropython")
 MPY32 = Path(__file__).resolve().parents[2] / "build" / "mpy32" / "micropython"
+DEVICE_CODE = Path(__file__).resolve().parents[1] / "device"
 STOP_TIMEOUT_S = 15
 
 Json = dict[str, Any]
@@ -53,10 +54,16 @@ class Agent:
             )
         return self
 
-    def run_board(self) -> None:
-        """Start the board again with what is in its folder, as after a reset."""
+    def run_board(self, faster: int = 0) -> None:
+        """Start the board again with what is in its folder, as after a reset.
+
+        `faster`: on a clock that runs so many times as fast.
+        """
         command, _ = mpy.simulated_board(MICROPYTHON, "160k", self.board)
         environment = {**self.environment, "MICROPYPATH": f"{self.board}:.frozen"}
+        if faster:
+            command[-1] = f"import warp\nwarp.faster({faster})\n" + command[-1]
+            environment["MICROPYPATH"] += f":{DEVICE_CODE}"
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

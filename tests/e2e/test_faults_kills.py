@@ -44,7 +44,7 @@ async def main():
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         s.sendto(b"datagram", TARGET)
         kept.append(s)
-        if len(kept) > 40:
+        if len(kept) > 99:
             kept.pop(0).close()
         await asyncio.sleep_ms(100)
 """
@@ -99,9 +99,12 @@ def test_killed_at_random(own_hub: LocalHub, own_agent: Agent, rounds: int) -> N
             60,
         )
         # Each connection was really made, and is told of once.
-        told = collections.Counter[int]()
+        told = collections.Counter[int | None]()
         for row in flows_to(records, sink.port):
             told[row["local_port"]] += row["hit_count"]
-        wait_for(lambda: sink.datagrams, lambda sent: all(sent[p] >= told[p] for p in told))
+        time.sleep(0.3)  # the sink's thread reads what is in its buffer
+        invented = told - sink.datagrams
+        assert set(invented) <= {None}  # a port that was closed before anyone asked for it
+        assert told.total() <= sink.datagrams.total()
     assert len(known) >= rounds and len(told) >= 5 * rounds
     assert "Traceback" not in own_agent.log
