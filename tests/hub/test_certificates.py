@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import ssl
 import subprocess
@@ -11,9 +12,14 @@ import certificates
 import pytest
 from certificates import Certificate
 from conftest import LANES, device_environment
+from cryptography import x509
 from hubfixture import COMMAND, LocalHub
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from mqttclient import Device
 from vedette_tools.connection import CommandError
+from vedette_tools.hub.device_certificates import check_signed
+from vedette_tools.hub.errors import Refused
 
 REFUSED = 135
 SCRIPT = Path(__file__).with_name("x509_device.py")
@@ -113,6 +119,31 @@ def test_a_key_does_not_help_nor_a_certificate_where_a_key_is_asked(
     assert Device(hub, string).connect() == REFUSED
     with Device(hub, with_key, certificate=made):  # what is not asked for does not harm
         pass
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.integers(0, 2000), byte=st.integers(0, 255), length=st.integers(0, 2000))
+@example(place=12, byte=7, length=0)  # a version that there is not
+def test_a_certificate_of_any_bytes_is_refused_or_taken(
+    folder: Path, place: int, byte: int, length: int
+) -> None:
+    whole = _signed_by_itself(folder)
+    authority = x509.load_der_x509_certificate(whole)
+    changed = bytearray(whole)
+    changed[place % len(whole)] = byte
+    for data in (bytes(changed), whole[:length]):
+        try:
+            check_signed(data, "fuzz", [authority])
+            assert data == whole
+        except Refused:
+            pass
+
+
+@functools.cache
+def _signed_by_itself(folder: Path) -> bytes:
+    return certificates.make(folder, "fuzz", authority=True).der[0].read_bytes()
 
 
 def attestation(certificates_of: str, made: Certificate) -> dict[str, object]:

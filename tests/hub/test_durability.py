@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from hubfixture import LocalHub, wait_for
+from hubfixture import LocalHub
 from mqttclient import Device
 
 
@@ -23,31 +22,6 @@ def test_a_restart_keeps_keys_devices_twins_and_messages(own_hub: LocalHub) -> N
     with Device(hub, string) as device:
         device.send(2)
     assert [event["body"] for event in hub.wait_events("d", 2)] == [1, 2]
-
-
-@pytest.mark.parametrize("process", ["hub", "broker"])
-def test_what_was_acknowledged_survives_kill_9(own_hub: LocalHub, process: str) -> None:
-    hub = own_hub
-    string = hub.create_device("d")
-    device = Device(hub, string)
-    assert device.connect() == 0
-    acknowledged: list[int] = []
-    sent: dict[int, int] = {}
-    device.client.on_publish = lambda _c, _d, mid, _r, _p: acknowledged.append(sent[mid])
-    for number in range(3000):
-        info = device.client.publish("devices/d/messages/events/", str(number), qos=1)
-        sent[info.mid] = number
-    wait_for(lambda: len(acknowledged), lambda count: count > 500)
-    hub.kill9(process)
-    device.wait_closed()
-    device.close()
-    if process == "hub":
-        hub.start()
-    Device.connected(hub, string).close()
-    events = hub.wait_events("d", lambda events: len(events) >= len(acknowledged))
-    bodies = [event["body"] for event in events]
-    assert set(acknowledged) <= set(bodies)
-    assert len(bodies) == len(set(bodies)) and set(bodies) <= set(range(3000))
 
 
 def test_subscriptions_of_a_persistent_session_survive(own_hub: LocalHub) -> None:

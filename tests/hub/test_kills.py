@@ -96,6 +96,8 @@ def test_hub_and_broker_killed_at_random(own_hub: LocalHub, rounds: int) -> None
     stored = collections.Counter(
         int(event["systemProperties"]["$.mid"]) for event in hub.wait_events("d", len(sender.sent))
     )
+    again = sender.sent.total() - len(sender.sent)
+    print(f"{len(sender.sent)} messages, {again} sent again, {sender.connections} connections")
     assert sender.connections > 1 and len(sender.sent) > 100 * rounds
     assert sender.acknowledged == set(sender.sent)
     assert set(stored) == set(sender.sent)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 from vedette_tools.hub.database import Database
@@ -57,7 +57,7 @@ def check_signed(der: bytes, name: str, authorities: Iterable[x509.Certificate])
     try:
         certificate = x509.load_der_x509_certificate(der)
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise Refused("the device's certificate cannot be read") from None
     if [each.value for each in names] != [name]:
         raise Refused("the certificate's common name is not this device's id")
@@ -86,7 +86,7 @@ class Authorities:
         try:
             certificate = _load_pem(pem)
             constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-        except (ValueError, x509.ExtensionNotFound):
+        except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound):
             raise RequestError(400, "that is no certificate of an authority in PEM form") from None
         if not constraints.value.ca:
             raise RequestError(400, "the certificate is not that of an authority (CA:TRUE)")
@@ -116,6 +116,6 @@ def _load_pem(pem: str) -> x509.Certificate:
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

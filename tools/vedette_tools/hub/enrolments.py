@@ -159,9 +159,9 @@ def _checked_certificate(given: Any) -> str:
             certificate = _load(text)
         else:
             certificate = x509.load_der_x509_certificate(base64.b64decode(text))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise RequestError(
-            400, "a certificate has to be X.509, in PEM, or DER as base64"
+            400, "a certificate has to be X.509, in PEM, or in DER as base64"
         ) from None
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
