@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import random
 import sys
 
 from hub_client import Client
 from vedette import baseline, log, methods, ports
 from vedette.agent import Agent
+from vedette.settings import Settings
 from vedette.store import Store
 
 log.level = 0
@@ -242,3 +244,52 @@ async def test_the_method_returns_passes_too():
         ("ACME-TEST-Pump-1.2", "Fail", "it leaks"),
     ]
     assert len(answer["rows"]) == 7
+
+
+class _Agent:
+    def __init__(self, values):
+        self.settings = Settings({})
+        self.settings.apply(values)
+
+
+def _noise():
+    parts = (
+        "App",
+        "-",
+        "1.2",
+        "High",
+        "|",
+        "|",
+        "|",
+        "|",
+        "\n",
+        "bad",
+        "good x",
+        "\xf6",
+        "check_",
+        " ",
+    )
+    return "".join([random.choice(parts) for _ in range(random.randrange(14))])
+
+
+def test_any_text_of_checks_is_refused_or_run():
+    taken = 0
+    with _Packs(baseline_acme=_PACK):
+        for seed in range(2000):
+            random.seed(seed)
+            text = _noise()
+            if seed & 1:  # as much of a check as gets through
+                fields = (
+                    "App-1.%d" % seed,
+                    "",
+                    _noise().replace("|", "").replace("\n", ""),
+                    "",
+                    "",
+                )
+                text = "|".join(fields) + "\n" + text
+            if baseline.malformed(text):
+                continue
+            taken += 1
+            for result in baseline.results(_Agent({"Baseline_CustomChecks": text}), Facts()):
+                assert result is None or result[1] in ("Pass", "Fail", "Error"), text
+    assert taken > 100

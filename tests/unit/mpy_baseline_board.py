@@ -2,6 +2,7 @@
 # timeout: 120
 
 import os
+import random
 import sys
 
 from board_world import (
@@ -254,6 +255,63 @@ def test_a_secret_is_found_across_pieces_and_only_with_a_value():
     assert look(later(a_py=told + KEY.encode()))["4.1"][0] == "Fail"
 
 
+def test_a_damaged_list_of_what_was_deployed_is_an_error():
+    digest = "0" * 64
+    for text in (
+        "",
+        "vedette 0.1.0\n",
+        "0.1.0\n%s 1 main.py\n" % digest,
+        "vedette 0.1.0\nmain.py\n",
+    ):
+        found = look(values(deployed=text.encode() or b"\n"))
+        assert found["1.4"] == found["1.5"] == ("Error", "deployed.txt is damaged"), text
+
+
+def test_what_config_json_says_is_an_error_when_it_cannot_be_read():
+    def folder(world):
+        del world.files["config.json"]
+        world.later["config.json/file"] = b""
+
+    found = look(folder)
+    assert found["2.6"][0] == found["4.3"][0] == "Error", found
+    assert look(lambda world: world.files.pop("config.json"))["4.3"] == ("Pass", None)
+
+
+def test_a_damaged_certificate_is_an_error_or_has_a_day():
+    with Cold():
+        from vedette.baseline import tls
+    good = certificate(b"350101000000Z")
+    for seed in range(200):
+        random.seed(seed)
+        bad = bytearray(good)
+        for _ in range(1 + seed % 4):
+            bad[random.randrange(70)] = random.getrandbits(8)
+        for root in (bytes(bad), bytes(bad[: random.randrange(70)])):
+            facts = board_facts.Facts(Standin(client=Standin(roots=[root])))
+            try:
+                for _ in tls.check_expiry(facts, "90"):
+                    pass
+                last = tls._not_after(root)
+                assert len(last) == 10 and last.replace("-", "").isdigit(), last
+            except RuntimeError as reason:
+                assert str(reason) == "a root is no certificate in DER form"
+
+
+def test_what_an_stm32_is_at_its_usb():
+    def usb(mode, uart=None):
+        pyb = Standin(usb_mode=lambda: mode, repl_uart=lambda: uart)
+        return values(platform="pyboard", pyb=pyb)
+
+    for change, repl, drive in (
+        (usb(None), None, None),
+        (usb("MSC"), None, "MSC"),
+        (usb("VCP+MSC"), "VCP+MSC", "VCP+MSC"),
+        (usb("VCP", "UART(3)"), "UART(3), VCP", None),
+    ):
+        found = look(change)
+        assert (found["5.8"][1], found["5.9"][1]) == (repl, drive)
+
+
 def test_too_many_files_to_look_at_are_an_error():
     many = {"d/a%d.py" % number: b"" for number in range(520)}
     found = look(lambda world: world.later.update(many))
@@ -277,6 +335,8 @@ def test_the_twin_names_the_ports_that_may_listen():
 
     assert look(custom(""))["2.8"] == ("Fail", "TCP 80, UDP 5353")
     assert look(custom("Network-2.8||listening 80 5353||"))["2.8"] == ("Pass", None)
+    many = values(ports=[(6, None, port) for port in range(81, 86)])
+    assert look(many)["2.8"][1] == "TCP 81, TCP 82, TCP 83 and 2 more"
 
 
 def test_sockets_that_listen_are_seen_through_the_tap():

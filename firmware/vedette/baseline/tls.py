@@ -38,16 +38,21 @@ def _content(der, at):
     if length & 0x80:
         start += length & 0x7F
         length = int.from_bytes(der[at + 2 : start], "big")
+        if length > len(der):
+            raise ValueError
     return der[at], start, start + length
 
 
 def _not_after(der):
-    """The last day of a certificate (RFC 5280, 4.1), as "YYYY-MM-DD"."""
+    """The last day of a certificate (RFC 5280, 4.1), as "YYYY-MM-DD".
+
+    Errors: IndexError or ValueError where it is none in DER form.
+    """
     at = 0
     for _ in range(2):  # into the certificate, and what is signed of it
         tag, at, _ = _content(der, at)
         if tag != _SEQUENCE:
-            raise RuntimeError("a root is no certificate in DER form")
+            raise ValueError
     tag, _, end = _content(der, at)
     if tag == 0xA0:  # the version, which a first version does not have
         at = end
@@ -58,6 +63,8 @@ def _not_after(der):
     text = der[start:end].decode()
     if tag == 0x17:  # UTCTime: two digits of the year
         text = ("19" if text[:2] >= "50" else "20") + text
+    if not (len(text) > 8 and text[:8].isdigit()):
+        raise ValueError
     return "%s-%s-%s" % (text[:4], text[4:6], text[6:8])
 
 
