@@ -144,8 +144,8 @@ def _source(remote):
 
 
 def _verified(sock, local, remote):
-    # The local end if it is as expected: the port, and the address that was last used to that host.
-    # One query, of the kernel's hash table.
+    # The local end if it is as expected: the port, and the address that last led to that host. One
+    # query, of the kernel's hash table.
     global _last
     from nettap import sock_diag
 

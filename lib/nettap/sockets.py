@@ -78,9 +78,7 @@ def _quietly(call, *args):
 # closures kept in the socket's own attributes, and native code: a method that looks its state up
 # in attributes costs twice as much (docs/nettap.md has the figures). A closure has four cells at
 # most, as MicroPython calls one with more than five values, arguments included, through the heap.
-
-
-_len = len  # found sooner than in the long list of built-in functions
+# They name nothing global: native code that does has an exception handler to set up (emitnative.c).
 
 
 def _uncounted(token, size):
@@ -112,13 +110,13 @@ def _counting(count):
         token = 0
 
         @micropython.native
-        def method(size=-1, flags=0):
+        def method(size=-1, flags=0, length=len):
             nonlocal token
             if flags:
                 return sock._flagged(call, size, flags)
             got = call(size)
-            if got is not None and not count(token, _len(got)):
-                token = sock._missed(count, len(got), got)
+            if got is not None and not count(token, length(got)):
+                token = sock._missed(count, length(got), got)
             return got
 
         return method

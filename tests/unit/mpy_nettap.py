@@ -157,7 +157,7 @@ def test_bytes_of_a_connection_that_is_closed_before_it_is_looked_up():
 
 
 def test_local_ends_are_told_whoever_chose_the_port():
-    """Wherever the kernel does not take the port that it was asked for, it is asked what it took."""
+    """Where the kernel does not take the port that it was asked for, it is asked what it took."""
     if linux._libc():
         raise SkipTest("libc tells local ends here")
     sink = Sink()
@@ -338,7 +338,7 @@ def test_what_the_first_bytes_show():
         (b"GET / HTTP/1.1\r\n", 5000, "HTTP"),
         (b"DELETE / HTTP/1.1\r\n", 5000, "HTTP"),
         (b"HTTP/1.0 200 OK\r\n", 9000, "HTTP"),
-        (b"EAD / ", 5000, None),
+        (b"EADDRESS", 5000, None),
         (b"GE", 5000, None),
         (b"\x16\x03\x01\x02\x00\x01", 443, "HTTPS"),
         (b"\x16\x03\x01\x02\x00\x01", 8883, "MQTT"),
