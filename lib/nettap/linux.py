@@ -58,7 +58,7 @@ def connect(sock, address, udp):
 
     The port is what the kernel was asked for: only `local_end` knows what it took.
     """
-    port = 0 if udp or _libc() else _choose(sock)
+    port = 0 if udp else _choose(sock)
     error = _connect(sock, address)
     if port and error and error.errno == _EADDRNOTAVAIL:  # taken: let the kernel choose
         port = _restrict(sock, 0)
@@ -91,19 +91,20 @@ def _connect(sock, address):
 
 
 def _choose(sock):
+    # The port that the kernel was asked to take, 0 if it was not asked.
     global _ports
     try:
         if _ports is None:
             _ports = 0, 0
             with open(_RANGE) as file:
                 low, high = file.read().split()
-                _ports = int(low), int(high) - int(low) + 1
-        if not _ports[0]:
-            return 0
-        return _restrict(sock, _ports[0] + struct.unpack("I", os.urandom(4))[0] % _ports[1])
-    except (OSError, ValueError):
-        _ports = 0, 0
-        return 0
+            _ports = int(low), int(high) - int(low) + 1
+        if _ports[0] and not _libc():
+            number = struct.unpack("I", os.urandom(4))[0]
+            return _restrict(sock, _ports[0] + number % _ports[1])
+    except (OSError, ValueError, MemoryError):  # Linux before 6.3, or no /proc
+        pass
+    return 0
 
 
 def _restrict(sock, port):

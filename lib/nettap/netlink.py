@@ -6,7 +6,6 @@ A message is a `struct nlmsghdr` of 16 bytes and a body, in the machine's byte o
 
 import socket
 import struct
-from asyncio import core
 
 from micropython import const
 
@@ -42,6 +41,8 @@ def connect(protocol, groups=0):
 
 def readable(link):
     """To be awaited: until there is something to receive. asyncio's own Stream waits so."""
+    from asyncio import core  # the tap does without
+
     yield core._io_queue.queue_read(link)
 
 
