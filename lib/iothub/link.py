@@ -1,7 +1,7 @@
 """One verified TLS connection that never holds the loop.
 
-What is written is collected in one buffer, so that a packet leaves in one piece: the pieces that
-umqtt writes would each wait for the delayed ACK of the one before (Nagle, 40 ms).
+What is written is collected in one buffer, so that a packet leaves in one piece: pieces
+would each wait for the delayed ACK of the one before (Nagle, 40 ms).
 """
 
 from asyncio import core
@@ -55,12 +55,9 @@ class Link:
         yield queue.queue_write(self.polled) if write else queue.queue_read(self.sock)
 
     def write(self, data):
-        """Collects `data`; the name is the one that umqtt calls."""
-        at = self.collected
-        end = at + len(data)
-        if end > _TX:
-            raise HubError("too-large", _TX)
-        self._tx[at:end] = data
+        """Collects `data`, which has to fit; the name is the one that umqtt calls."""
+        end = self.collected + len(data)
+        self._tx[self.collected : end] = data
         self.collected = end
 
     async def put(self, data):

@@ -216,9 +216,9 @@ class Session(MQTTClient):
                 link.write(header)
                 for part in parts:
                     if isinstance(part, str):
-                        self._send_str(part.encode())
-                    else:
-                        link.write(part)
+                        part = part.encode()
+                        part = len(part).to_bytes(2, "big") + part
+                    await link.put(part)
                 if not callable(content):
                     await link.put(content)
                 else:
@@ -323,19 +323,18 @@ class Session(MQTTClient):
             have += n
             at = 0
             while True:
-                size = shift = 0  # of what follows the first byte and the size itself
+                # One packet: its first byte, the size of its body in one to four bytes, its body.
+                more = True
+                size = shift = 0
                 body = at + 1
-                while body < have and shift < 28:
+                while more and body < have and shift < 28:
+                    more = rx[body] > 127
                     size |= (rx[body] & 127) << shift
                     shift += 7
                     body += 1
-                    if rx[body - 1] < 128:
-                        break
-                else:
-                    if shift == 28:
-                        raise HubError("protocol", "length")
-                    break
-                if body + size > have:
+                if more and shift == 28:
+                    raise HubError("protocol", "length")
+                if more or body + size > have:
                     break
                 self._handle(rx[at], rx[body : body + size])
                 at = body + size

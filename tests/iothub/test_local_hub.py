@@ -45,7 +45,9 @@ def test_telemetry_with_properties(lane: str, hub: LocalHub, root: Path) -> None
         probe.expect("sent", number=number)
         number = probe.do("stream", size=12345, properties={"n": "2"})
         probe.expect("sent", number=number)
-    first, second = hub.wait_events(name, 2)
+        long = {"long": "x" * 1000}  # longer than what is collected before it is written
+        probe.outcome(probe.do("send", body="3", properties=long))
+    first, second, third = hub.wait_events(name, 3)
     assert first["body"] == {"a": 1}
     assert first["properties"] == {"colour": "grün & blau=?", "empty": ""}
     system = first["systemProperties"]
@@ -55,6 +57,7 @@ def test_telemetry_with_properties(lane: str, hub: LocalHub, root: Path) -> None
         "m+1 #/",
     )
     assert second["body"] == "s" * 12345 and second["properties"] == {"n": "2"}
+    assert third["body"] == 3 and third["properties"] == long
 
 
 def test_twin_both_ways(lane: str, hub: LocalHub, root: Path) -> None:
