@@ -1,8 +1,8 @@
 """What the agent says of each board, from what the board's own modules return.
 
 No board is at hand: the values are what MicroPython 1.26 returns on them, by its source and by
-what people have posted; serial numbers and hardware addresses are made up in the form of real
-ones.
+what people have posted (github.com/micropython/micropython/issues/15119 has names and `_mpy` of
+several); most serial numbers and hardware addresses are made up in the form of real ones.
 """
 
 from __future__ import annotations
