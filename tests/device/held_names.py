@@ -16,7 +16,7 @@ def result(pack, name):
     for fields in records(pack.CHECKS):
         call = fields[2].split(" ") if len(fields) > 2 else [""]
         if call[0] == name:
-            check = getattr(pack, "check_" + name)(Facts(None), *call[1:])
+            check = getattr(pack, "_check_" + name)(Facts(None), *call[1:])
             try:
                 while True:
                     next(check)

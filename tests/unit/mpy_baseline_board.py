@@ -339,6 +339,21 @@ def test_the_twin_names_the_ports_that_may_listen():
     assert look(many)["2.8"][1] == "TCP 81, TCP 82, TCP 83 and 2 more"
 
 
+def test_the_twin_reads_no_registers_and_looks_for_no_words():
+    def custom(text):
+        return lambda world: (
+            chip("ESP32", r3ff5a018=0, r3ff00000=7)(world) or setattr(world, "custom", text)
+        )
+
+    for name in ("App-9.1", "Hardware-5.3"):
+        found = look(custom(name + "|High|register ESP32:3ff00000:f:set|A|B"))
+        assert found[name.partition("-")[2]][0] == "Error", found
+    for call in ("key network", "code import"):
+        assert look(custom("App-9.1|High|%s|A|B" % call))["9.1"][0] == "Error", call
+    found = look(custom("Hardware-5.3|Low|||"))
+    assert found["5.3"] == ("Fail", "register 3ff5a018 has 0")
+
+
 def test_sockets_that_listen_are_seen_through_the_tap():
     import nettap.sockets
 

@@ -9,7 +9,8 @@ the platform), then a line a check:
 text that says what it found when not, and None where the check does not concern this device. One
 that takes more than some milliseconds is a generator, which yields where others have their turn.
 It raises OSError, or RuntimeError with the reason, when it cannot tell. A pack whose checks are
-not for every device has a function `concerns(facts)`, too.
+not for every device has a function `concerns(facts)`, too. A function that could harm or tell
+secrets with other arguments is named `_check_function`: only the pack's own text may call it.
 
 Packs are those of the platform, `vedette.baseline.*`, and the user's: each `baseline_*` in the
 module path. The twin adds checks and changes them: docs/baseline.md.
@@ -29,6 +30,7 @@ _FAIL = const("Fail")
 _ERROR = const("Error")
 _SEVERITY = const("Medium")  # where the twin gives none
 _FIELDS = const(5)
+_UNCHANGED = ("",) * _FIELDS
 _TEXT_MAX = const(200)  # characters, of what was found
 _LISTED_MAX = const(3)
 
@@ -93,15 +95,15 @@ def results(agent, facts):
             checks = records(pack.CHECKS)
             prefix = next(checks)[0].replace("*", facts.platform) + "-"
             for fields in checks if concerned else ():
-                changes = custom.pop(fields[0], fields)
+                changes = custom.pop(fields[0], _UNCHANGED)
                 fields = [change or field for change, field in zip(changes, fields)]
                 if chosen(fields):
-                    yield from _result(pack, facts, fields, prefix)
+                    yield from _result(pack, facts, fields, prefix, not changes[2])
             for fields in list(custom.values()):
-                if _function(pack, fields):
+                if _function(pack, fields, False):
                     del custom[fields[0]]
                     if chosen(fields):
-                        yield from _result(pack, facts, fields, "CUSTOM-")
+                        yield from _result(pack, facts, fields, "CUSTOM-", False)
     for fields in custom.values():
         if chosen(fields):
             error = "no pack here has the function " + fields[2].split(" ")[0]
@@ -146,15 +148,17 @@ def _load(name):
     return pack
 
 
-def _function(pack, fields):
-    return pack.__dict__.get("check_" + fields[2].split(" ")[0])
+def _function(pack, fields, own):
+    """Returns what a check calls, or None; private functions only where it is the pack's own."""
+    name = "check_" + fields[2].split(" ")[0]
+    return pack.__dict__.get(name) or own and pack.__dict__.get("_" + name)
 
 
-def _result(pack, facts, fields, prefix):
+def _result(pack, facts, fields, prefix, own):
     """Runs one check; yields None while it runs, then its result unless it is not concerned."""
     name, severity, call, description, remediation = fields
     try:
-        function = _function(pack, fields)
+        function = _function(pack, fields, own)
         if not function:
             raise RuntimeError("the pack has no function check_" + call.split(" ")[0])
         found = function(facts, *call.split(" ")[1:])

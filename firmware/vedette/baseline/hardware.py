@@ -20,11 +20,11 @@ Hardware-5.9|Medium|usb_drive|The files are no USB drive|Call pyb.usb_mode("VCP"
 """  # noqa: E501
 
 
-def check_register(facts, *names):
+def _check_register(facts, *names):
     """Passes where one of these holds of this chip; each is chip:address:mask:rule.
 
     The chip may end in "*". Rules: any bit of the mask "set", all "clear", an "odd" number of bits
-    set, or "not-" a value; all numbers are hexadecimal.
+    set, or "not-" a value; all numbers are hexadecimal. Another address could crash the board.
     """
     chip = facts.chip()
     found = []

@@ -10,7 +10,7 @@ Secrets-4.3|Medium|wifi_password|No Wi-Fi password is in a plain file|Use vedett
 """  # noqa: E501
 
 
-def check_key(facts, name):
+def _check_key(facts, name):
     """`name` is what stands before a key; "_" goes for a space."""
     name = name.replace("_", " ").encode()
     return listed((yield from facts.holding(name, True)))

@@ -21,7 +21,7 @@ def check_verified(facts):
     return "" if facts.agent.client.roots else "there is no root certificate"
 
 
-def check_code(facts, *names):
+def _check_code(facts, *names):
     """The name comes in parts, so that a pack on the board is not found itself."""
     return listed((yield from facts.holding("".join(names).encode(), False)))
 
