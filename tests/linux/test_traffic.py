@@ -12,14 +12,17 @@ from contextlib import closing
 
 import pytest
 from conftest import LANES
-from watcher import Flow, Watcher
+from watcher import Flow, Watcher, network  # noqa: F401 - a fixture
 
 LANES_WANTED = os.environ.get("VEDETTE_LANES", "64").split(",")
 SOON_S = 5.0
 
 
 @pytest.fixture(params=LANES_WANTED)
-def watcher(request: pytest.FixtureRequest) -> Iterator[Watcher]:
+def watcher(
+    network: None,  # noqa: F811
+    request: pytest.FixtureRequest,
+) -> Iterator[Watcher]:
     program = LANES[request.param]
     if not program.exists():
         pytest.skip(f"no {request.param}-bit MicroPython")

@@ -60,5 +60,7 @@ class Owners:
         return json.dumps({"columns": _COLUMNS, "rows": rows}, separators=(",", ":"))
 
     def forget(self):
-        self._known = {i: self._known[i] for i in self._ports.values() if i in self._known}
-        self._ports = {}
+        """They were told. What is still being looked for is told with the next flows."""
+        ports = self._ports
+        self._ports = {key: i for key, i in ports.items() if i and i not in self._known}
+        self._known = {i: self._known[i] for i in ports.values() if i in self._known}
