@@ -162,6 +162,22 @@ def test_subscriptions(hub: LocalHub, topic: str, asked: int, granted: int) -> N
         assert device.subscribe(topic, asked) == granted
 
 
+def test_a_sixth_subscription_closes_the_connection(hub: LocalHub) -> None:
+    messages = "devices/c-18/messages/devicebound/"
+    topics = ["$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#",
+              "$iothub/methods/POST/#", messages + "#", messages + "a/#"]  # fmt: skip
+    with Device(hub, hub.create_device("c-18")) as device:
+        for topic in [*topics, *topics]:
+            assert device.subscribe(topic) == 0
+        assert device.get_twin()
+        device.unsubscribe(topics[0])
+        device.subscribe(messages + "b/#")
+        device.send("still there")
+        device.client.subscribe(topics[0])
+        device.wait_closed()
+    assert "devices/c-18 has over 5 subscriptions" in hub.log.read_text()
+
+
 def test_a_will_on_another_devices_topic_is_not_sent(hub: LocalHub) -> None:
     will = ("devices/c-1/messages/events/", b"forged will")
     with Device(hub, hub.create_device("c-14"), will=will) as device:

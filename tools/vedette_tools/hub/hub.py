@@ -38,6 +38,7 @@ from vedette_tools.hub.spool import DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, Record, 
 
 log = logging.getLogger("vedette.hub")
 
+SUBSCRIPTIONS_MAX = 5
 DESIRED_CHANGES = "$iothub/twin/PATCH/properties/desired/#"
 
 Json = dict[str, Any]
@@ -165,6 +166,11 @@ class Hub:
                 self._kick(session)
             case Record(kind=kind) if kind == SUBSCRIBE:
                 session.subscriptions[effect.topic] = effect.qos
+                if len(session.subscriptions) > SUBSCRIPTIONS_MAX:
+                    log.warning(
+                        "%s has over %s subscriptions", session.identity, SUBSCRIPTIONS_MAX
+                    )
+                    self._kick(session)
                 self._subscribed(session, effect.topic)
             case Record(kind=kind) if kind == UNSUBSCRIBE:
                 session.subscriptions.pop(effect.topic, None)
