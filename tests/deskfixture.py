@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from conftest import LANES, ROOT
 from serialboard import SerialBoard
 from typer.testing import CliRunner
@@ -34,6 +35,10 @@ class Desk:
         self.project.mkdir()
         (self.project / "config.toml").write_text('board = "unix"\ndevice = "board"\n')
 
+    def give_rom(self, size: int) -> None:
+        """From its next start on, the board has a ROMFS partition."""
+        (self.flash.parent / "rom").write_bytes(b"\xff" * size)
+
     def write_app(self, says: str) -> None:
         (self.project / "app.py").write_text(f"async def main():\n    print({says!r})\n")
 
@@ -52,11 +57,14 @@ class Desk:
 
     def vedette(self, *words: str, code: int = 0) -> str:
         """What a command says: on stdout, or on stderr where it fails (without --json)."""
-        env = {"VEDETTE_PORT": str(self.board.port), "COLUMNS": "90"}
-        done = CliRunner().invoke(app, words, env=env, prog_name="vedette")
+        done = self.run(*words)
         assert done.exit_code == code, done.output
         assert SECRET not in done.output and "Traceback" not in done.output
         return str(done.stderr if code and "--json" not in words else done.stdout)
+
+    def run(self, *words: str) -> Result:
+        env = {"VEDETTE_PORT": str(self.board.port), "COLUMNS": "90"}
+        return CliRunner().invoke(app, words, env=env, prog_name="vedette")
 
     def deploy(self, *words: str) -> dict[str, object]:
         return json.loads(self.vedette("deploy", str(self.project), "--json", *words))

@@ -10,7 +10,6 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import subprocess
 import termios
 import threading
@@ -25,7 +24,9 @@ HOLD_S = 10  # a bound on how long the board may take to answer Ctrl-C
 
 START = """
 import sys
+print(end=chr(0))
 sys.path[:] = ["", ".frozen"]
+%s
 for _name in %r:
     try:
         with open(_name) as _file:
@@ -38,6 +39,29 @@ for _name in %r:
         raise
     except BaseException as _error:
         sys.print_exception(_error, sys.stdout)
+        break
+"""
+
+# A ROMFS partition, which the unix port has not: a file beside the flash.
+ROM = """
+import vfs as _vfs
+class _Rom:
+    VfsRom, mount, umount = _vfs.VfsRom, _vfs.mount, _vfs.umount
+    @staticmethod
+    def rom_ioctl(op, *args):
+        with open("../rom", "r+b") as file:
+            if op == 2:
+                return bytearray(file.read())
+            if op == 4:
+                file.seek(args[1])
+                file.write(args[2])
+        return {1: 1, 3: 4, 4: 0, 5: 0, 6: 4096}[op]
+sys.modules["vfs"] = _Rom
+with open("../rom", "rb") as _file:
+    _image = _file.read()
+if _image[0] != 255:
+    import os
+    _vfs.mount(_vfs.VfsRom(_image), os.getcwd() + "/rom")  # a board's is in "/"
 """
 
 
@@ -51,6 +75,7 @@ class SerialBoard:
         self._cut_at: int | None = None
         self._raw = False
         self._said = b""
+        self._started = threading.Event()
         self._order_read, self._order_write = os.pipe()
         folder.mkdir(parents=True, exist_ok=True)
         self.plug()
@@ -67,7 +92,10 @@ class SerialBoard:
         return self._outer >= 0
 
     def plug(self) -> None:
-        """Join the line again, under the same name."""
+        """Join the line again, under the same name, if it is cut; it will not be cut again."""
+        self._cut_at = None
+        if self.plugged:
+            return
         outer, slave = pty.openpty()
         tty.setraw(slave)
         self.port.unlink(missing_ok=True)
@@ -75,8 +103,7 @@ class SerialBoard:
         # The slave stays open, else the master reports a hang-up before the host opens it.
         self._slave = slave
         self._outer = outer
-        if hasattr(self, "_thread"):
-            os.write(self._order_write, b"n")
+        os.write(self._order_write, b"n")
 
     def unplug(self) -> None:
         """Take the line away; the board goes on."""
@@ -84,7 +111,9 @@ class SerialBoard:
 
     def power_cycle(self) -> None:
         """Switch it off, whatever it does, and on again."""
+        self._started.clear()
         os.write(self._order_write, b"p")
+        assert self._started.wait(WAIT_S)
 
     def wait_for(self, text: str) -> list[str]:
         """The lines that it said since it last started, once one holds the text."""
@@ -107,9 +136,9 @@ class SerialBoard:
     def _unplug(self) -> None:
         if self._outer >= 0:
             outer, self._outer = self._outer, -1
-            os.close(outer)
             os.close(self._slave)
-        self.port.unlink(missing_ok=True)
+            self.port.unlink(missing_ok=True)
+            os.close(outer)  # last: the host sees it, and the line may be joined again
 
     def _start(self, files: tuple[str, ...]) -> None:
         self._inner, slave = pty.openpty()
@@ -117,8 +146,16 @@ class SerialBoard:
         attributes = termios.tcgetattr(slave)
         attributes[3] |= termios.ISIG  # Ctrl-C reaches a running program
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        rom = self.folder.parent / "rom"
         self._process = subprocess.Popen(
-            [self._program, "-X", "heapsize=2m", "-i", "-c", START % (files,)],
+            [
+                self._program,
+                "-X",
+                "heapsize=2m",
+                "-i",
+                "-c",
+                START % (ROM if rom.exists() else "", files),
+            ],
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "TERM": "dumb"},
             stdin=slave,
@@ -128,6 +165,11 @@ class SerialBoard:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
+        # From its first sign on, Ctrl-C interrupts it, and does not end it. On its way into the
+        # REPL it throws away what is in its input: be there first.
+        runs = "main.py" in files and (self.folder / "main.py").exists()
+        said = self._until(b"\0" if runs else FRIENDLY_PROMPT)
+        self._tell(said.partition(b"\0")[2])
 
     def _kill(self) -> None:
         self._process.kill()
@@ -151,6 +193,7 @@ class SerialBoard:
                 self._raw = False
                 self._said = b""
                 self._start(("boot.py", "main.py"))
+                self._started.set()
             elif self._inner in ready:
                 self._from_board()
             if self._outer in ready:
@@ -163,16 +206,18 @@ class SerialBoard:
             data = b""
         if data:
             self._tell(data)
-            return
+        else:
+            self._restart()
+
+    def _restart(self) -> None:
         self._kill()
         self._said = b""
         self._tell(b"MPY: soft reboot\r\n")
         self._start(("boot.py",) if self._raw else ("boot.py", "main.py"))
         if self._raw:
-            self._until(FRIENDLY_PROMPT)
             os.write(self._inner, b"\x01")
             said = self._until(RAW_REPL)
-            self._tell(said[said.index(RAW_REPL) :])
+            self._tell(said[said.find(RAW_REPL) :])
 
     def _from_host(self) -> None:
         data = os.read(self._outer, 1024)
@@ -193,19 +238,25 @@ class SerialBoard:
         # The unix port throws away what is in its input when it enters its REPL: wait for that.
         os.write(self._inner, b"\x03")
         if not self._raw:
-            self._tell(self._until(FRIENDLY_PROMPT))
+            said = self._until(FRIENDLY_PROMPT)
+            if FRIENDLY_PROMPT not in said:  # it was about to start anew
+                self._restart()
+                os.write(self._inner, b"\x03")
+                said = self._until(FRIENDLY_PROMPT)
+            self._tell(said)
 
     def _until(self, ending: bytes) -> bytes:
+        """What it says up to that; less, if it ends before, or does not say it in time."""
         said = b""
         while ending not in said:
             ready, _, _ = select.select([self._inner], [], [], HOLD_S)
-            if not ready:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                return said + ending
             try:
-                said += os.read(self._inner, 4096)
+                data = os.read(self._inner, 4096) if ready else b""
             except OSError:
-                return said + ending
+                data = b""
+            if not data:
+                break
+            said += data
         return said
 
     def _tell(self, data: bytes) -> None:

@@ -90,16 +90,17 @@ def test_a_cut_line_leaves_the_version_before(desk: Desk, after: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_line_cut_anywhere_leaves_one_version_or_the_other(desk: Desk) -> None:
     seen = set()
-    before = {path: data for path, data in desk.files().items()}
+    before = desk.files()
     desk.write_app("second")
-    for after in range(200, 20000, 160):
+    for after in range(200, 12000, 250):
         for path, data in before.items():
             (desk.flash / path).write_bytes(data)
         desk.board.cut_after(after)
-        done = desk.board.plugged
-        desk.vedette("deploy", str(desk.project), code=3 if done else 0)
+        done = desk.run("deploy", str(desk.project))
+        assert done.exit_code == (0 if desk.board.plugged else 3), done.output
         desk.board.plug()
         seen.add(app_says(desk))
     assert seen == {"first", "second"}
@@ -109,11 +110,54 @@ def test_a_version_that_does_not_come_up_is_rolled_back(desk: Desk) -> None:
     before = desk.files()
     (desk.project / "asyncio.py").write_text("raise ValueError('no loop')")
     error = desk.vedette("deploy", str(desk.project), code=5)
-    assert "the one before is in force again" in error and "no loop" in error
+    assert "the one before is in force" in error and "no loop" in error
     after = desk.files()
     for path in ("current", "deployed.txt", "boot.py", "main.py"):
         assert after[path] == before[path]
     assert app_says(desk) == "first"
+
+
+@pytest.mark.slow
+def test_a_first_version_that_does_not_come_up_is_told(bare: Desk) -> None:
+    bare.configure()
+    bare.write_app("first")
+    (bare.project / "asyncio.py").write_text("raise ValueError('no loop')")
+    error = bare.vedette("deploy", str(bare.project), code=1)
+    assert "there is none before it" in error and "no loop" in error
+
+
+def test_a_version_in_romfs(desk: Desk) -> None:
+    desk.give_rom(256 << 10)
+    desk.board.power_cycle()
+    desk.write_app("second")
+    report = desk.deploy("--romfs")
+    assert report["state"] == "runs" and report["slot"] == "rom"
+    files = desk.files()
+    assert files["current"] == b"rom" and b" rom/app.mpy\n" in files["deployed.txt"]
+    assert app_says(desk) == "second"
+    assert desk.deploy("--romfs")["state"] == "unchanged"
+    desk.write_app("third")
+    assert desk.deploy()["state"] == "runs"
+    assert app_says(desk) == "third"
+
+
+@pytest.mark.slow
+def test_a_version_in_romfs_that_does_not_come_up_is_rolled_back(desk: Desk) -> None:
+    desk.give_rom(256 << 10)
+    desk.board.power_cycle()
+    (desk.project / "asyncio.py").write_text("raise ValueError('no loop')")
+    assert "no loop" in desk.vedette("deploy", str(desk.project), "--romfs", code=5)
+    assert app_says(desk) == "first"
+
+
+@pytest.mark.parametrize(("size", "says"), [(0, "has no ROMFS"), (4096, "does not fit")])
+def test_a_romfs_that_does_not_do_is_told(desk: Desk, size: int, says: str) -> None:
+    if size:
+        desk.give_rom(size)
+        desk.board.power_cycle()
+    before = desk.files()
+    assert says in desk.vedette("deploy", str(desk.project), "--romfs", code=4)
+    assert desk.files() == before
 
 
 def test_a_configuration_that_the_agent_refuses_is_told(desk: Desk) -> None:

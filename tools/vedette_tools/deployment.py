@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from vedette_tools import mpy
+from vedette_tools import mpy, rom
 from vedette_tools.board_link import BoardLink, Progress
 from vedette_tools.errors import INVALID, CommandError
 
@@ -51,6 +51,7 @@ class Plan:
     copy: list[str] = field(default_factory=list)  # from the previous slot, on the board
     keep: list[str] = field(default_factory=list)  # left from the version before
     drop: list[str] = field(default_factory=list)
+    stale: int = 0  # bytes of what the slot held and does not keep
     unchanged: bool = False  # the board has just this version
 
     @property
@@ -101,14 +102,11 @@ def make_plan(link: BoardLink, files: Files) -> Plan:
     previous = current if current in SLOTS else None
     slot = SLOTS[1] if previous == SLOTS[0] else SLOTS[0]
     wanted = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
-    root = {}
-    for name in ROOT_FILES:
-        data = (FIRMWARE / name).read_bytes()
-        if link.digest(name) != hashlib.sha256(data).hexdigest():
-            root[name] = data
+    root = _changed_root(link)
     plan = Plan(agent_version(), slot, previous, files, root)
     in_force = _digests(link, previous) if previous else {}
-    there = _digests(link, slot)
+    held = link.tree(slot)
+    there = _below(slot, held)
     plan.unchanged = in_force == wanted and not root
     if not plan.unchanged:
         for path, digest in sorted(wanted.items()):
@@ -119,38 +117,61 @@ def make_plan(link: BoardLink, files: Files) -> Plan:
             else:
                 plan.send.append(path)
         plan.drop = sorted(set(there) - set(wanted))
+        kept = {f"{slot}/{path}" for path in plan.keep}
+        plan.stale = sum(size for path, (_, size) in held.items() if path not in kept)
     return plan
+
+
+def rom_plan(link: BoardLink, files: Files) -> Plan:
+    """The same for a version in ROMFS, which is written as a whole."""
+    plan = Plan(agent_version(), rom.FOLDER, None, files, _changed_root(link))
+    plan.send = sorted(files)
+    plan.unchanged = link.read(RECORD) == _record(plan).encode() and not plan.root
+    return plan
+
+
+def _changed_root(link: BoardLink) -> dict[str, bytes]:
+    wanted = {name: (FIRMWARE / name).read_bytes() for name in ROOT_FILES}
+    return {
+        name: data
+        for name, data in wanted.items()
+        if link.digest(name) != hashlib.sha256(data).hexdigest()
+    }
+
+
+def put_in_force(link: BoardLink, plan: Plan) -> None:
+    """The last steps: what is in `plan.slot` is what the board starts from now on."""
+    record = _record(plan)
+    for name, data in plan.root.items():
+        link.replace(name, data)
+    link.replace(CURRENT, plan.slot.encode())
+    link.replace(RECORD, record.encode())
+    link.remove(STARTS)
 
 
 def apply(link: BoardLink, plan: Plan, progress: Progress) -> None:
     """Carries a plan out. Until its last step the board starts the version that it had."""
     new = sum(len(plan.files[path]) for path in (*plan.send, *plan.copy))
-    free = link.facts().flash_free
-    for path in plan.drop:
-        link.remove(f"{plan.slot}/{path}")
+    free = link.facts().flash_free + plan.stale
     if new + MARGIN > free:
         raise CommandError(
             "the board's file system has no room for a second version",
             why=f"{new} bytes are needed, {free} are free",
             next_step="`vedette uninstall`, then deploy: the board has no version meanwhile",
         )
+    for path in plan.drop:
+        link.remove(f"{plan.slot}/{path}")
     for path in plan.copy:
         link.copy(f"{plan.previous}/{path}", f"{plan.slot}/{path}")
     for path in plan.send:
         link.write(f"{plan.slot}/{path}", plan.files[path], progress)
-    record = _record(plan)
     if _digests(link, plan.slot) != {p: d for p, (d, _) in _measures(plan.files).items()}:
         raise CommandError(
             "the board does not hold what was sent",
             why="files read back are not the same",
             next_step="deploy again; the version in force is untouched",
         )
-    for name, data in plan.root.items():
-        link.replace(name, data)
-        progress(len(data))
-    link.replace(CURRENT, plan.slot.encode())
-    link.replace(RECORD, record.encode())
-    link.remove(STARTS)
+    put_in_force(link, plan)
 
 
 @dataclass
@@ -167,13 +188,16 @@ def save(link: BoardLink, plan: Plan) -> Saved:
     return Saved(root, link.read(CURRENT), link.read(RECORD))
 
 
-def roll_back(link: BoardLink, saved: Saved) -> None:
+def roll_back(link: BoardLink, saved: Saved) -> bool:
+    """Puts back what was in force; False where there was none, or it is written over."""
+    if saved.current is None or saved.current.decode() not in SLOTS:
+        return False
     for name, data in saved.root.items():
         link.replace(name, data)
-    if saved.current is not None:
-        link.replace(CURRENT, saved.current)
+    link.replace(CURRENT, saved.current)
     if saved.record is not None:
         link.replace(RECORD, saved.record)
+    return True
 
 
 class Start(Enum):
@@ -214,8 +238,11 @@ def uninstall(link: BoardLink) -> list[str]:
 
 
 def _digests(link: BoardLink, slot: str) -> dict[str, str]:
-    start = len(slot) + 1
-    return {path[start:]: digest for path, (digest, _) in link.tree(slot).items()}
+    return _below(slot, link.tree(slot))
+
+
+def _below(slot: str, tree: Mapping[str, tuple[str, int]]) -> dict[str, str]:
+    return {path[len(slot) + 1 :]: digest for path, (digest, _) in tree.items()}
 
 
 def _measures(files: Files) -> dict[str, tuple[str, int]]:

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from vedette_tools import deployment, mpy, project, provisioning
+from vedette_tools import deployment, mpy, project, provisioning, rom
 from vedette_tools.board_link import BoardLink, find_port
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, Port
 from vedette_tools.commands.progress import bar
 from vedette_tools.deployment import Plan, Start
-from vedette_tools.errors import ROLLED_BACK, CommandError
+from vedette_tools.errors import FAILED, ROLLED_BACK, CommandError
 
 START_S = 20
 
@@ -29,17 +29,23 @@ def deploy(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
+    romfs: Annotated[
+        bool, typer.Option("--romfs", help="Into the board's ROMFS partition, if it has one.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put the agent and the application on a board: what changed only, all of it or nothing.
 
     The board starts the new version at once. If that does not come up, the one before is put back.
     """
-    report = put(find_port(port), project.load(folder) if folder else None, dry_run=dry_run)
+    made = project.load(folder) if folder else None
+    report = put(find_port(port), made, dry_run=dry_run, romfs=romfs)
     typer.echo(told(report, as_json=as_json))
 
 
-def put(port: str, made: project.Project | None, *, dry_run: bool) -> dict[str, Any]:
+def put(
+    port: str, made: project.Project | None, *, dry_run: bool = False, romfs: bool = False
+) -> dict[str, Any]:
     """Deploys; returns the report. Errors: CommandError."""
     with BoardLink(port) as link:
         facts = link.facts()
@@ -47,30 +53,45 @@ def put(port: str, made: project.Project | None, *, dry_run: bool) -> dict[str, 
         if made:
             provisioning.check_board(made.board, facts, port)
         files = deployment.files_for(march, made.folder if made else None)
-        plan = deployment.make_plan(link, files)
+        plan = (deployment.rom_plan if romfs else deployment.make_plan)(link, files)
+        if romfs:
+            rom.check_room(link, rom.image(files))
         report = _report(port, facts.machine, plan)
         if dry_run:
             return {**report, "state": "planned"}
         if plan.unchanged:
             return {**report, "state": "unchanged"}
         saved = deployment.save(link, plan)
-        with bar("sending", plan.size) as progress:
-            deployment.apply(link, plan, progress)
-        configured = link.digest("config.json") is not None
+        if not romfs:
+            with bar("sending", plan.size) as progress:
+                deployment.apply(link, plan, progress)
+    if romfs:
+        rom.write(port, rom.image(files))
+    return {**report, **_start(port, plan, saved, in_force=not romfs)}
+
+
+def _start(port: str, plan: Plan, saved: deployment.Saved, *, in_force: bool) -> dict[str, str]:
+    """Starts what was deployed, and puts back what was before where it does not come up."""
+    with BoardLink(port) as link:
+        if not in_force:
+            deployment.put_in_force(link, plan)
+        configured = link.digest(provisioning.CONFIG) is not None
         state, said = deployment.start(link, START_S)
     if not configured:
         said = "there is no config.json yet: `vedette provision` makes it"
-    elif state is Start.FAILS:
-        with BoardLink(port) as link:
-            deployment.roll_back(link, saved)
-            deployment.start(link, START_S)
-        raise CommandError(
-            "the new version does not come up; the one before is in force again",
-            why=said,
-            next_step="`vedette monitor` shows what the board says",
-            code=ROLLED_BACK,
-        )
-    return {**report, "state": state.value if configured else "unconfigured", "says": said}
+        return {"state": "unconfigured", "says": said}
+    if state is not Start.FAILS:
+        return {"state": state.value, "says": said}
+    with BoardLink(port) as link:
+        if deployment.roll_back(link, saved):
+            what, code = (
+                "the new version does not come up; the one before is in force",
+                ROLLED_BACK,
+            )
+        else:
+            what, code = "the version does not come up, and there is none before it", FAILED
+    next_step = "`vedette monitor --reset` shows what the board says"
+    raise CommandError(what, why=said, next_step=next_step, code=code)
 
 
 @user_errors

@@ -29,6 +29,6 @@ def run(
     target = find_port(port)
     if firmware:
         flashing.flash(made.board, firmware, target, erase=False)
-    report = put(target, made, dry_run=False)
+    report = put(target, made)
     typer.echo(told(report, as_json=as_json))
     watch(target, reset=False, as_json=as_json)
