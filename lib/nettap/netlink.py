@@ -20,6 +20,7 @@ _REQUEST_DUMP = const(0x301)  # NLM_F_REQUEST | NLM_F_DUMP
 _FIRST_KIND = const(16)  # below are NLMSG_DONE, NLMSG_ERROR and other control messages
 _TIMEOUT_S = const(1)
 _RECEIVE = const(16384)  # the kernel fills as much as it is asked for
+_ANSWER = const(512)  # for one message
 _MAX_RECEIVES = const(256)
 
 
@@ -83,7 +84,7 @@ def ask(protocol, kind, body):
     link = connect(protocol)
     try:
         link.send(_request(kind, _REQUEST, body))
-        data = link.recv(_RECEIVE)
+        data = link.recv(_ANSWER)
     finally:
         link.close()
     for kind, start, end in messages(data):

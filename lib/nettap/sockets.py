@@ -78,7 +78,7 @@ def _quietly(call, *args):
 # closures kept in the socket's own attributes, and native code: a method that looks its state up
 # in attributes costs twice as much (docs/nettap.md has the figures). A closure has four cells at
 # most, as MicroPython calls one with more than five values, arguments included, through the heap.
-# They name nothing global: native code that does has an exception handler to set up (emitnative.c).
+# They name nothing global: native code that does sets up an exception handler (py/emitnative.c).
 
 
 def _uncounted(token, size):
