@@ -7,8 +7,6 @@ from micropython import const
 
 from . import log, ports, store
 
-PATH = "config.json"
-
 _FILE_MAX = const(4096)
 _HOSTNAME_MAX = const(32)
 
@@ -20,7 +18,7 @@ class ConfigError(ValueError):
 def load():
     """Returns what config.json says, checked; nothing, and says why, where it is wrong."""
     try:
-        return read(PATH)
+        return read("config.json")
     except ConfigError as error:
         log.error("the agent does not run: %s" % error)
         return {}

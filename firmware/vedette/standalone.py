@@ -15,8 +15,7 @@ from .store import FOLDER, Store
 
 _HELD_S = const(60)  # a start that lives so long did not fail
 _LOOK_S = const(5)  # between looks at the network
-_TIME_SERVERS = ("pool.ntp.org", "time.cloudflare.com")
-_MISSING = "no module named 'app'"
+_MISSING = const("no module named 'app'")
 _INTERRUPTED = const(0)
 _NO_AGENT = const(1)
 _CRASHED = const(2)
@@ -118,7 +117,9 @@ async def _run_app(agent, store):
 async def _main(config, store):
     agent = None
     network = config.pop("network", None)
-    servers = config.pop("time_servers", network and _TIME_SERVERS)
+    servers = config.pop("time_servers", None)
+    if network and not servers:
+        servers = ("pool.ntp.org", "time.cloudflare.com")
     if servers:
         asyncio.create_task(_online(network, servers))
     if config:

@@ -11,9 +11,8 @@ from micropython import const
 
 from . import ports
 
-_FILE = "starts"
+_FILE = const("starts")
 _TRIES = const(3)  # starts in a row that fail; then one without the agent
-_UNCOUNTED = (None, "DEEPSLEEP_RESET")  # a host, whose supervisor counts; many starts a day
 _FRAMES = const(3)  # of a traceback: the innermost
 _COLUMNS = const("reset_cause,error,where,failed_starts,safe_mode")
 
@@ -22,7 +21,8 @@ def begin(store):
     """Counts this start. False when too many in a row before it failed."""
     known = _load(store)
     cause = ports.load().reset_cause()
-    counted = cause not in _UNCOUNTED
+    # Not a host, whose supervisor counts, nor a device that sleeps, and starts many times a day.
+    counted = cause not in (None, "DEEPSLEEP_RESET")
     # One that was switched off did not fail either.
     failed = known["count"] if counted and cause != "PWRON_RESET" else 0
     if failed >= _TRIES:
