@@ -13,17 +13,22 @@ class Flash:
     """A block device for vfs.VfsLfs2, and with blocks of 512 bytes for vfs.VfsFat.
 
     `erases` and `programmed` (bytes) count. `power` is the number of operations until it is cut:
-    of the last one only a part happens, and from then on nothing, until `power` is None again.
+    of the last one only a part happens, and from then on nothing.
     """
 
-    def __init__(self, blocks, size=4096):
-        self._data = bytearray(b"\xff" * (blocks * size))
+    def __init__(self, blocks, size=4096, data=None):
+        self._data = data or bytearray(b"\xff" * (blocks * size))
         self._blocks = blocks
         self._size = size
         self.power = None
         self.operations = 0
         self.erases = 0
         self.programmed = 0
+
+    def revived(self):
+        """The chip with its power back. What is closed late, by the GC, does not reach it."""
+        self.power = 0
+        return Flash(self._blocks, self._size, self._data)
 
     def readblocks(self, block, buffer, offset=0):
         start = block * self._size + offset
