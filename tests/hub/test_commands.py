@@ -232,6 +232,20 @@ def test_a_taken_port_is_explained(tmp_path: Path, option: str) -> None:
     assert "is taken" in what and option in what
 
 
+def test_amqp_without_its_library_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "proton.py").write_text("raise ImportError")
+    done = subprocess.run(
+        [COMMAND, "hub", "up", "--state", str(tmp_path / "s"), "--amqps-port", "0",
+         "--mqtt-port", "0", "--https-port", "0"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1 and "pip install 'vedette-tools[amqp]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_one_state_directory_has_one_hub(hub: LocalHub) -> None:
     words = ["hub", "up", "--state", str(hub.state), "--mqtt-port", "0", "--https-port", "0"]
     done = vedette(hub, *words)
