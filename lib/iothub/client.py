@@ -80,8 +80,8 @@ class HubClient:
             "callback_errors": 0,
         }
         self.session = Session(self._on_tick, self._on_message, self.stats, **options)
-        self._credentials = credentials
-        self._provisioning = provisioning
+        self.credentials = credentials
+        self.provisioning = provisioning
         self.routes = [
             ("$iothub/twin/res/", 0, self._on_twin),
             ("$iothub/twin/PATCH/properties/desired/", 0, self._on_twin),
@@ -159,18 +159,18 @@ class HubClient:
         """The twin as it is now: a dict with the dicts "desired" and "reported"; HubError."""
         return await cold("twin", "fetch", self)
 
-    def on_method(self, name, handler):
-        """`handler(payload)`, a function or coroutine function, answers the direct method `name`.
+    def on_method(self, name, callback):
+        """`callback(payload)`, a function or coroutine function, answers the direct method `name`.
 
         payload is the decoded JSON, or None; it returns (status, answer), answer as for JSON. One
-        method runs after the other. The hub is told 404 for names without a handler, 500 when one
-        raises.
+        method runs after the other. The hub is told 404 for names without a callback, 500 when
+        one raises.
         """
         if not self._methods:
             from .methods import Methods
 
             self._methods = Methods(self)
-        self._methods.add(name, handler)
+        self._methods.add(name, callback)
 
     def on_message(self, callback):
         """`callback(body, properties)` for cloud-to-device messages, each at least once.
@@ -184,12 +184,12 @@ class HubClient:
             self._devicebound = Devicebound(self)
         self._devicebound.add(callback)
 
-    def route(self, prefix, qos, handler):
-        """`handler(topic, payload, packet_id)` for messages to topics that begin with `prefix`.
+    def route(self, prefix, qos, callback):
+        """`callback(topic, payload, packet_id)` for messages to topics that begin with `prefix`.
 
         What extends the client uses it; a prefix with "/" at its begin is below the device's own.
         """
-        self.routes.append((prefix, qos, handler))
+        self.routes.append((prefix, qos, callback))
         self._greeted = False
 
     def reconnect(self):
@@ -212,9 +212,9 @@ class HubClient:
                 error = None
                 delay = 0
                 try:
-                    if not self._credentials:
-                        self._credentials = await self._provisioning.assign(self)
-                    await self.session.run(self._credentials, self.roots)
+                    if not self.credentials:
+                        self.credentials = await self.provisioning.assign(self)
+                    await self.session.run(self.credentials, self.roots)
                     self.stats["renewals"] += 1
                 except Exception as e:
                     error = e
@@ -245,10 +245,10 @@ class HubClient:
         if error.code != "stopped":
             self.stats["failures"] += 1
             self._failures += 1
-            if self._provisioning and (
+            if self.provisioning and (
                 error.code == "refused" or self._failures % _MAX_FAILURES == 0
             ):
-                self._credentials = None
+                self.credentials = None
         self._tell(error)
         half = _BACKOFF_MS << min(max(self._failures - 1, 0), _DOUBLINGS) >> 1
         return half + half * os.urandom(1)[0] // 255
@@ -260,7 +260,7 @@ class HubClient:
     def _on_tick(self, new):
         if new:
             self.stats["connects"] += 1
-            self.session.prefix = self._credentials.path + "/messages/events/"
+            self.session.prefix = self.credentials.path + "/messages/events/"
             self.session.up.set()
             self.last_error = None
             self._greeted = False
@@ -272,7 +272,7 @@ class HubClient:
             self._greeting = asyncio.create_task(cold("twin", "greet", self))
 
     def topic(self, prefix):
-        return self._credentials.path + prefix if prefix[0] == "/" else prefix
+        return self.credentials.path + prefix if prefix[0] == "/" else prefix
 
     def _on_message(self, topic, payload, packet_id):
         for prefix, _, handler in self.routes:

@@ -79,11 +79,11 @@ def tls_context(roots, identity):
     return context
 
 
-def _der(source):
-    if not isinstance(source, str):
-        return source
-    size = os.stat(source)[6]  # a read takes as much heap as it might read
-    with open(source, "rb") as file:
+def _der(path):
+    if not isinstance(path, str):
+        return path
+    size = os.stat(path)[6]  # a read takes as much heap as it might read
+    with open(path, "rb") as file:
         return file.read(min(size, _MAX_DER))
 
 

@@ -27,10 +27,10 @@ class Methods:
         self._task = None
         client.route(_REQUESTS, 0, self._on_request)
 
-    def add(self, name, handler):
+    def add(self, name, callback):
         if name in self._handlers:
-            raise ValueError("a handler for %s is there already" % name)
-        self._handlers[name] = handler
+            raise ValueError("a callback for %s is there already" % name)
+        self._handlers[name] = callback
 
     def _on_request(self, topic, payload, _packet_id):
         name, _, query = topic[len(_REQUESTS) :].partition("/?")
@@ -62,10 +62,10 @@ class Methods:
             finally:
                 self._calls.pop(0)
 
-    async def _serve(self, rid, handler, payload):
+    async def _serve(self, rid, callback, payload):
         status, answer = 500, {"error": "the method failed"}
         try:
-            outcome = handler(payload)
+            outcome = callback(payload)
             if hasattr(outcome, "send"):
                 outcome = await asyncio.wait_for(outcome, _RUN_S)
             status, answer = int(outcome[0]), outcome[1]

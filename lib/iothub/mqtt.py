@@ -25,7 +25,7 @@ _PUBACK = const(4)
 _SUBACK = const(9)
 _PINGRESP = const(13)
 
-_RX = const(512)  # bytes read at once; a longer message is read into a buffer of its own
+_RX = const(256)  # bytes read at once; a longer message is read into a buffer of its own
 _WINDOW = const(8)  # messages in flight
 _TICK_MS = const(500)
 _PAUSE_MS = const(10)
@@ -95,8 +95,8 @@ class Session(MQTTClient):
         self._window = _WINDOW
         self._room = asyncio.Event()
         self._rx = memoryview(bytearray(_RX))
-        self._heard = self._spoke = 0  # ticks_ms
-        self._pinged = None  # ticks_ms of a ping that is not answered
+        self._spoke = 0  # ticks_ms of the last packet that was written
+        self._pinged = None  # and of a ping since which nothing was heard
 
     # --- one connection ---
 
@@ -182,7 +182,7 @@ class Session(MQTTClient):
             if ticks_diff(now, self._pinged) > min(self.keepalive * 500, _PONG_MS):
                 raise HubError("timeout", "the hub is silent")
         elif self.alive and not self._sending.locked():
-            quiet = max(ticks_diff(now, self._heard), ticks_diff(now, self._spoke))
+            quiet = ticks_diff(now, self._spoke)
             if not link.collected and (late or quiet > self.keepalive * 750):
                 self._pinged = self._spoke = now
                 self.ping()
@@ -239,10 +239,10 @@ class Session(MQTTClient):
                     self.end()
             return True
 
-    async def _put(self, chunk):
-        self._left -= len(chunk)
+    async def _put(self, data):
+        self._left -= len(data)
         if self._left >= 0:
-            await self.sock.put(chunk)
+            await self.sock.put(data)
 
     # --- asking ---
 
@@ -318,7 +318,6 @@ class Session(MQTTClient):
             if n is None:
                 await link.ready()
                 continue
-            self._heard = ticks_ms()
             self._pinged = None
             have += n
             at = 0
@@ -368,7 +367,7 @@ class Session(MQTTClient):
             if n is None:
                 await link.ready()
             else:
-                self._heard = ticks_ms()
+                self._pinged = None
                 rest -= n
         if whole:
             self._handle(first, whole)
