@@ -18,6 +18,7 @@ import select
 import socket as _native
 import sys
 import time
+from errno import EINPROGRESS
 
 import micropython
 from micropython import const
@@ -36,7 +37,6 @@ _OUT = const(1)
 _TYPE = const(15)  # Linux keeps flags above a socket's type
 _LOOKED = const(32)  # above an application code: the first bytes were looked at
 _EINVAL = const(22)
-_EINPROGRESS = const(115)
 _RETRY_MS = const(1000)  # a refused flow may find room in the sink's next cycle
 _MAX_LISTENING = const(16)
 _MAX_NAMES = const(32)
@@ -173,10 +173,14 @@ class Socket(io.IOBase):
         return repr(self._native)
 
     def ioctl(self, request, argument):
-        if request == _GET_FILENO and hasattr(self._native, "fileno"):
+        if request == _GET_FILENO:
             # A poll asks when a socket is registered: asyncio does that for each single wait.
-            self.ioctl = _port.numbered(self._native.fileno(), self)
-            return self._native.fileno()
+            try:
+                number = self._native.fileno()
+                self.ioctl = _port.numbered(number, self)
+                return number
+            except AttributeError:  # no file numbers here
+                return -_EINVAL
         if request == _POLL:
             # Where sockets have no file number, poll asks each one by ioctl; of a native socket
             # only another poll can ask it.
@@ -193,7 +197,7 @@ class Socket(io.IOBase):
 
     def connect(self, address):
         error, address, lport = _port.connect(self._native, address, self._udp)
-        _quietly(self._dialled, address, lport, not error or error.errno == _EINPROGRESS)
+        _quietly(self._dialled, address, lport, not error or error.errno == EINPROGRESS)
         if error:
             raise error
 
