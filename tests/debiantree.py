@@ -85,7 +85,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.owners: dict[str, list[int]] = dict(OWNERS)
+        self.owners: dict[str, list[int]] | None = dict(OWNERS)
         self.settings: dict[str, str] = {}
 
     def path(self, path: str) -> Path:

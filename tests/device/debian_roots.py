@@ -1,8 +1,8 @@
 """Device side of test_baseline_debian.py: the Debian pack on prepared file systems.
 
 micropython debian_roots.py FILE   FILE holds a JSON list of [root, owners, settings]: owners are
-{path: [user, group]} of what is not root's. Prints a JSON line for each: [[check_id, result,
-error], …].
+{path: [user, group]} of what is not root's, or null for the machine's own file system. Prints a
+JSON line for each: [[check_id, result, error], …].
 """
 
 import json
@@ -37,5 +37,6 @@ class Agent:
 with open(sys.argv[1]) as file:
     for root, owners, settings in json.load(file):
         agent = Agent(settings)
-        found = baseline.results(agent, Prepared(agent, root, owners))
+        facts = Facts(agent) if owners is None else Prepared(agent, root, owners)
+        found = baseline.results(agent, facts)
         print(json.dumps([result[:3] for result in found if result]))

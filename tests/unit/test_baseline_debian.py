@@ -343,3 +343,38 @@ def test_sshd_reads_what_comes_first_and_not_what_is_for_some(lane: str, tmp_pat
         trees.append(tree)
     found = [results["5.1.16"][0] for results in look(lane, tmp_path, trees)]
     assert found == ["Pass", "Pass", "Pass", "Error"]
+
+
+def test_this_machine_is_judged_as_its_own_tools_do(lane: str, tmp_path: Path) -> None:
+    release = Path("/etc/os-release")
+    if not (shutil.which("dpkg-query") and release.exists() and "debian" in release.read_text()):
+        pytest.skip("this is no Debian")
+    machine = Tree(Path("/"))
+    machine.owners = None
+    (found,) = look(lane, tmp_path, [machine])
+    pack = (ROOT / "firmware/vedette/baseline/debian.py").read_text()
+    judged = 0
+    for number, call in re.findall(r"(?m)^\w+-([\d.]+)\|\w+\|(.*?)\|", pack):
+        function, *words = call.split(" ")
+        if function in ("installed", "absent"):
+            listed = subprocess.run(
+                ["dpkg-query", "-W", "-f", "${db:Status-Status} ", *words],
+                capture_output=True,
+                text=True,
+            ).stdout.split()
+            good = ("installed" in listed) == (function == "installed")
+        elif function == "sysctl" and "?" not in call:
+            paths = [Path("/proc/sys", key.replace(".", "/")) for key in words[1:]]
+            if not all(path.exists() for path in paths):
+                continue
+            good = all(path.read_text().strip() in words[0].split(",") for path in paths)
+        elif function == "file" and "*" not in call and Path(words[0].lstrip("?")).exists():
+            status = Path(words[0].lstrip("?")).stat()
+            groups = [int(group) for group in words[3].split(",")] if words[3:] else [0]
+            good = not status.st_mode & 0o7777 & ~int(words[1], 8)
+            good = good and status.st_uid == 0 and status.st_gid in groups
+        else:
+            continue
+        judged += 1
+        assert found[number][0] == ("Pass" if good else "Fail"), (number, found[number])
+    assert judged > 20
