@@ -46,7 +46,7 @@ def flows():
     return {"flows": found, "errors": Agent.scheduler.errors + sockets.errors}
 
 
-def exchange(kind, port, look):
+async def exchange(kind, port, look):
     udp = kind == "udp"
     make = sockets.own_socket if kind in ("native", "kept") else socket.socket
     sock = make(socket.AF_INET, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
@@ -56,7 +56,7 @@ def exchange(kind, port, look):
         sock.send(b"question")
         sock.recv(100)
         if kind == "kept":
-            look()
+            await look()
     except OSError as error:
         return {"refused": error.errno}
     finally:
@@ -83,12 +83,12 @@ async def main():
         if words[0] == "flows":
             answer = flows()
         elif words[0] == "look":
-            answer = traffic._connections._look()
+            answer = await traffic.look()
         elif words[0] == "processes":
             watch.settle()
             answer, seen[:] = list(seen), []
         else:
-            answer = exchange(words[0], int(words[1]), traffic._connections._look)
+            answer = await exchange(words[0], int(words[1]), traffic.look)
         print(json.dumps(answer))
     traffic.stop()
 

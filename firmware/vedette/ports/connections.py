@@ -15,6 +15,7 @@ _PERIOD_MS = const(1000)
 _PERIOD_MAX_MS = const(10000)
 _SHARE = const(250)  # a look may take this part of the time
 _SOCKETS_MAX = const(1024)
+_SLICE = const(32)  # sockets looked at before the loop has its turn
 _STATES = const(0xB77)  # of TCP: all but SYN_RECV, TIME_WAIT, CLOSE, LISTEN
 _CONNECTED = const(0x2)  # of UDP
 _FAMILIES = (sock_diag.INET, sock_diag.INET6)
@@ -54,7 +55,7 @@ class Connections:
         """Runs for ever. Errors: OSError without sock_diag."""
         while True:
             began = time.clock()  # of this process, not of those that wait beside it
-            self._look()
+            await self.look()
             cost_ms = int((time.clock() - began) * 1000 * _SHARE)
             await asyncio.sleep_ms(min(max(_PERIOD_MS, cost_ms), _PERIOD_MAX_MS))
 
@@ -82,16 +83,20 @@ class Connections:
         if self._gone:
             self._gone.close()
 
-    def _look(self):
+    async def look(self):
+        """Looks at all sockets. Errors: OSError without sock_diag."""
         self._round += 1
-        self._own.look()  # and no waiting from here on: what is own must not change
+        self._own.look()
         self._listen()
-        for family in _FAMILIES:
-            for data, at, end in sock_diag.sockets(TCP, family, _STATES, info=True):
-                self._see(TCP, data, at, end)
-            if self.udp:
-                for data, at, end in sock_diag.sockets(UDP, family, _CONNECTED):
-                    self._see(UDP, data, at, end)
+        turn = 0
+        for protocol, states in ((TCP, _STATES), (UDP, _CONNECTED if self.udp else 0)):
+            for family in _FAMILIES if states else ():
+                for data, at, end in sock_diag.sockets(protocol, family, states, protocol == TCP):
+                    self._see(protocol, data, at, end)
+                    turn += 1
+                    if turn % _SLICE == 0:
+                        await asyncio.sleep_ms(0)
+                await asyncio.sleep_ms(0)
         for ends, (began, seen) in list(self._tries.items()):
             if began < self._round - 1:
                 del self._tries[ends]

@@ -53,6 +53,8 @@ class Own:
     def has(self, inode, lport, remote):
         """Whether a TCP socket is own. `remote` is (address, port), `inode` 0 of a closed one."""
         raddr, rport = remote
+        if inode and inode not in self._inodes:  # it may be new, and so may be one of ours
+            self._inodes = set(proc.inodes("self"))
         # The tap cannot always tell the local port.
         tapped = any(
             (port, raddr, rport) in flows

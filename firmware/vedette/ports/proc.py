@@ -11,6 +11,7 @@ COMMAND_MAX = const(512)  # bytes of a command line that are kept
 _STAT_MAX = const(1024)
 _THREAD = b"-1"  # the exit signal of what is not the first thread of its process
 _FDS_MAX = const(4096)  # of one process
+_SLICE = const(64)  # files looked at before the loop has its turn
 
 
 def _read(path, size):
@@ -84,27 +85,28 @@ def name(pid):
 
 
 def inodes(pid):
-    """The inodes of the open files of a process, an id or "self"; none if not ours to read."""
-    found = []
+    """Yields the inodes of the open files of a process, an id or "self", as far as we may see."""
     folder = "/proc/%s/fd" % pid
     try:
         for _, entry in zip(range(_FDS_MAX), os.ilistdir(folder)):
             try:
-                found.append(os.stat(folder + "/" + entry[0])[1])
+                yield os.stat(folder + "/" + entry[0])[1]
             except OSError:  # closed meanwhile, or a file that is gone
                 pass
     except OSError:
         pass
-    return found
 
 
 async def owners(wanted):
     """Returns {inode: process id} of those inodes of `wanted` that a process has open."""
     found = {}
     wanted = set(wanted)
+    turn = 0
     for pid in pids():
         for inode in inodes(pid):
             if inode in wanted:
                 found[inode] = pid
-        await asyncio.sleep_ms(0)
+            turn += 1
+            if turn % _SLICE == 0:
+                await asyncio.sleep_ms(0)
     return found

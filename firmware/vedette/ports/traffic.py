@@ -21,7 +21,7 @@ _GARBAGE = const(256 << 10)
 class Traffic:
     """Runs from when it is made until `stop()`, as far as this process may look.
 
-    `owners` tells the processes that the flows belong to.
+    `owners` tells the processes that the flows belong to; `look` looks at all sockets now.
     """
 
     def __init__(self, agent, table):
@@ -31,6 +31,7 @@ class Traffic:
         self._own = Own(table)
         self.owners = Owners(self._own)
         self._connections = Connections(table, self._own, self.owners)
+        self.look = self._connections.look
         try:
             self._packets = Packets(table, self._own, self.owners, self._connections.tried)
         except OSError:
