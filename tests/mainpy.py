@@ -65,6 +65,7 @@ class Board:
             if until and until in line:
                 assert process.poll() is None
                 process.send_signal(then)
+                until = ""
         return process.wait(10), "".join(lines)
 
 

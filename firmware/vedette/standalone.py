@@ -106,12 +106,17 @@ async def _run_app(agent, store):
             return
         sys.print_exception(error, sys.stderr)
         log.error("app.py ended with an error" + more)
-        cold.call("starts", "note", store, error)
-        if agent:
-            agent.counters["app_errors"] += 1
-            cold.call("starts", "report", agent)
+        _keep(error, agent, store)
     else:
         log.info("app.py ended" + more)
+
+
+def _keep(error, agent, store):
+    """Keeps the application's error as evidence, and reports it where the agent runs."""
+    cold.call("starts", "note", store, error)
+    if agent:
+        agent.counters["app_errors"] += 1
+        cold.call("starts", "report", agent)
 
 
 async def _main(config, store):
@@ -127,6 +132,13 @@ async def _main(config, store):
         if _begin(store):
             agent = _start(config, store)
         config.clear()  # it holds secrets
+
+    def failed(loop, context):
+        loop.set_exception_handler(None)  # one for a start: flash and quota are not for each
+        loop.default_exception_handler(loop, context)
+        _keep(context["exception"], agent, store)
+
+    asyncio.get_event_loop().set_exception_handler(failed)
     await _run_app(agent, store)
     while agent:
         await asyncio.sleep(3600)

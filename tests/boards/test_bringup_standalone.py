@@ -59,6 +59,34 @@ def test_what_ends_the_application_is_evidence(board: Board) -> None:
     assert kept(board)["where"].endswith("app.py:2 main")
 
 
+def test_a_task_that_fails_unseen_is_evidence(board: Board) -> None:
+    app = """
+import asyncio
+
+async def first():
+    raise KeyError("%s")
+
+async def second():
+    raise OSError(5)
+
+async def main():
+    asyncio.create_task(first())
+    await asyncio.sleep(0)
+    asyncio.create_task(second())
+    await asyncio.sleep_ms(20)
+    print("app goes on")
+    await asyncio.sleep(99)
+"""
+    _, output = board.run("{", app % SECRET, "app goes on")
+    assert "in first" in output and "in second" in output  # both are shown, as ever
+    # One for a start is kept: what fails again and again must not wear the flash out.
+    assert kept(board)["error"] == "KeyError"
+    assert kept(board)["where"].endswith("app.py:5 first")
+    # With an agent, it is in the outbox.
+    board.run(GOOD, app, "app goes on")
+    assert kept(board)["error"] is None
+
+
 def test_an_event_loop_that_breaks_starts_the_board_anew(board: Board) -> None:
     app = NAP.replace("print('app runs')", "asyncio.core._io_queue.poller = None")
     code, output = board.run(GOOD, app)
