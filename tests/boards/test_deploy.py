@@ -89,6 +89,12 @@ def test_a_cut_line_leaves_the_version_before(desk: Desk, after: int) -> None:
     assert app_says(desk) == "second"
 
 
+@pytest.mark.parametrize("torn", [True, False])
+def test_a_board_without_a_whole_current_starts(desk: Desk, torn: bool) -> None:
+    (desk.flash / "current").write_text("") if torn else (desk.flash / "current").unlink()
+    assert app_says(desk) == "first"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_line_cut_anywhere_leaves_one_version_or_the_other(desk: Desk) -> None:
