@@ -127,9 +127,11 @@ async def _main(config, store):
         servers = ("pool.ntp.org", "time.cloudflare.com")
     if servers:
         asyncio.create_task(_online(network, servers))
+    safe = False
     if config:
         asyncio.create_task(_hold(store))
-        if _begin(store):
+        safe = not _begin(store)
+        if not safe:
             agent = _start(config, store)
         config.clear()  # it holds secrets
 
@@ -140,7 +142,7 @@ async def _main(config, store):
 
     asyncio.get_event_loop().set_exception_handler(failed)
     await _run_app(agent, store)
-    while agent:
+    while agent or safe:  # main() may have left tasks that run
         await asyncio.sleep(3600)
 
 

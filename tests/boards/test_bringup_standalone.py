@@ -15,6 +15,16 @@ import pytest
 from mainpy import GOOD, SECRET, Board
 
 NAP = "import asyncio\nasync def main():\n    print('app runs')\n    await asyncio.sleep(99)"
+LEAVES_A_TASK = """
+import asyncio, socket, sys
+
+async def later():
+    await asyncio.sleep_ms(50)
+    print("app runs", socket, sorted(sys.modules))
+
+async def main():
+    asyncio.create_task(later())
+"""
 FROM_1900 = 2208988800
 
 
@@ -32,8 +42,7 @@ def test_safe_mode_leaves_the_application_alone(board: Board) -> None:
     for _ in range(3):
         _, output = board.run(config, NAP, "hub: ", signal.SIGKILL, cause="WDT_RESET")
         assert "app runs" in output and "safe mode" not in output
-    alone = NAP + "\n\nimport socket, sys\nprint(socket, sorted(sys.modules))"
-    code, output = board.run(config, alone, "app runs", cause="WDT_RESET")
+    code, output = board.run(config, LEAVES_A_TASK, "app runs", cause="WDT_RESET")
     assert code == 0 and "safe mode: the last starts failed" in output
     assert "hub: " not in output and "watchdog" not in output and "vedette.agent" not in output
     assert "<module 'socket'>" in output  # the native one: the tap is out
