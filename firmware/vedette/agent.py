@@ -12,7 +12,6 @@ from . import collectors, log, messages
 from .cold import Cold, call
 from .configuration import Configuration
 from .journal import Journal
-from .outbox import Outbox
 from .scheduler import Scheduler
 from .sender import Sender
 from .settings import COLLECTORS, Settings
@@ -26,24 +25,25 @@ _METHODS = const("collectNow,getBaseline,getStatus,restart,selfTest")
 
 
 def start(
+    outbox,
     connection_string=None,
     ca=(),
     client=None,
     module_identity=False,
     state=FOLDER,
-    outbox_size=13312,
     journal=True,
     watchdog=0,
     system=False,
 ):
     """Starts the agent beside the application, in its asyncio loop; returns the Agent.
 
+    `vedette.start` takes `outbox_size` in place of `outbox`: bytes for what is not acknowledged.
     Either `connection_string` with `ca` (root certificates as DER: bytes or paths), and the agent
     has a hub client of its own; or `client`, an iothub.HubClient that the application owns and
     starts, and `module_identity` says whether it is a module's. `state` is the folder that keeps
-    the last good configuration; `outbox_size` bytes hold what is not acknowledged, and with
-    `journal` a file in that folder does too; `watchdog`, in seconds, starts the board's, fed as
-    long as the loop lives. With `system`, on Linux, it watches all programs, not this one only.
+    the last good configuration, and with `journal` a copy of the outbox. `watchdog`, in seconds,
+    starts the board's, fed as long as the loop lives. With `system`, on Linux, it watches all
+    programs, not this one only.
     Errors: HubError "credentials" for a connection string that is not one.
     """
     own = client is None
@@ -52,7 +52,7 @@ def start(
         client = HubClient(credentials, ca, socket=sockets.own_socket)
         module_identity = "/" in credentials.client_id
     journal = state + "/journal" if journal else None
-    agent = Agent(client, own, module_identity, Store(state), outbox_size, journal)
+    agent = Agent(client, own, module_identity, Store(state), outbox, journal)
     with Cold():
         feed = agent.port().watchdog(watchdog) if watchdog else None
     if feed:
@@ -71,12 +71,12 @@ class Agent:
 
     system = False
 
-    def __init__(self, client, own_client, module_identity, store, outbox_size, journal=None):
+    def __init__(self, client, own_client, module_identity, store, outbox, journal=None):
         self.client = client
         self.store = store
         with Cold():
             self.settings = Settings(self.port().defaults())
-        self.outbox = Outbox(outbox_size)
+        self.outbox = outbox
         self.scheduler = Scheduler(clock.uptime)
         self.sender = Sender(client, self.outbox, self.settings, self._identity())
         self.journal = Journal(journal, self.outbox, self.sender.day) if journal else None

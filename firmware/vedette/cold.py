@@ -1,5 +1,6 @@
 """Code that is needed now and then does not stay in the heap."""
 
+import gc
 import sys
 
 
@@ -10,6 +11,7 @@ class Cold:
     """
 
     def __enter__(self):
+        gc.collect()  # so that what stays of it, such as names, goes where there are gaps
         self._kept = set(sys.modules)
 
     def __exit__(self, *_):

@@ -69,7 +69,7 @@ class Scheduler:
         self._jobs = [job for job in self._jobs if job.name != name]
 
     async def run(self, after=None):
-        """Runs for ever; calls `after()` when a round of jobs is over. Beats do not wait for jobs."""
+        """Runs for ever; calls `after()` when a round of jobs is over. Beats wait for no job."""
         due = self._ticks_ms()
         try:
             while True:

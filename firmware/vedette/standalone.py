@@ -10,7 +10,7 @@ import time
 from micropython import const
 from nettap import sockets
 
-from . import VERSION, cold, log
+from . import VERSION, cold, log, start
 from .store import FOLDER, Store
 
 _HELD_S = const(60)  # a start that lives so long did not fail
@@ -39,8 +39,6 @@ def _start(config, store):
     try:
         from iothub import HubError
 
-        from . import agent as agents
-
         if sys.platform == "linux":
             try:
                 from .ports.system import ARGUMENTS
@@ -49,7 +47,7 @@ def _start(config, store):
             except ImportError:  # a simulated board
                 pass
         try:
-            agent = agents.start(**config)
+            agent = start(**config)
         except (HubError, ValueError) as error:
             log.error("the agent does not run: %s" % error)
             return None

@@ -9,13 +9,14 @@ import sys
 from hub_client import Client
 from vedette import messages, ports
 from vedette.agent import Agent
+from vedette.outbox import Outbox
 from vedette.ports.linux_facts import Facts
 from vedette.store import Store
 
 
 async def main(form, root):
     ports.facts = lambda agent: Facts(agent, root)
-    agent = Agent(Client(), False, False, Store("/nonexistent"), 16384)
+    agent = Agent(Client(), False, False, Store("/nonexistent"), Outbox(16384))
     agent.settings.apply({"Message_Format": form})
     agent.since["Baseline"] = 0
     await agent.collect("Baseline")

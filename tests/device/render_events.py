@@ -9,6 +9,7 @@ import sys
 from iothub import HubError
 from vedette import messages, starts
 from vedette.agent import Agent
+from vedette.outbox import Outbox
 from vedette.store import Store
 
 
@@ -42,7 +43,7 @@ class Evidence:
 
 
 async def main(form):
-    agent = Agent(Client(), False, False, Store("/nonexistent"), 16384)
+    agent = Agent(Client(), False, False, Store("/nonexistent"), Outbox(16384))
     agent.settings.apply({"Message_Format": form})
     agent.start()
     for name in ("SystemInformation", "Heartbeat", "Statistics"):

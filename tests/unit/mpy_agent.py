@@ -5,6 +5,7 @@ import asyncio
 from hub_client import Client
 from vedette import log, messages, tap
 from vedette.agent import Agent
+from vedette.outbox import Outbox
 from vedette.store import Store
 
 log.level = 0
@@ -17,7 +18,7 @@ _QUIET = {
 
 def _start(module=False, outbox_size=16384, store="state"):
     client = Client()
-    agent = Agent(client, False, module, Store(store), outbox_size)
+    agent = Agent(client, False, module, Store(store), Outbox(outbox_size))
     agent.start()
     return client, agent
 
@@ -113,7 +114,7 @@ async def test_the_last_good_configuration_and_the_agents_id_outlive_a_restart()
     client.push({"microAgent": {"Message_Format": "none"}}, 2, False)
     await client.until(2)
     await agent.stop()
-    again = Agent(Client(), False, False, Store("kept"), 4096)
+    again = Agent(Client(), False, False, Store("kept"), Outbox(4096))
     again.start()
     assert again.settings["Message_Format"] == "objects"
     assert again.sender._agent_id == agent.sender._agent_id and len(agent.sender._agent_id) == 36
@@ -125,7 +126,7 @@ async def test_a_damaged_configuration_file_means_defaults_and_is_counted():
         Store("damaged").keep("settings", {})
         with open("damaged/settings.json", "w") as file:
             file.write(text)
-        agent = Agent(Client(), False, False, Store("damaged"), 4096)
+        agent = Agent(Client(), False, False, Store("damaged"), Outbox(4096))
         agent.start()
         assert agent.settings["Message_Format"] == "columns"
         assert agent.store.corrupt == 1, text[:20]

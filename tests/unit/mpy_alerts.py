@@ -8,6 +8,7 @@ from iothub import HubError, clock
 from nettap import sockets
 from vedette import alerts, log, networks, tap
 from vedette.agent import Agent
+from vedette.outbox import Outbox
 from vedette.store import Store
 
 log.level = 0
@@ -23,7 +24,7 @@ class Desk:
         self.client = Client()
         Desk.number += 1
         self.store = Store("state%d" % Desk.number)
-        self.agent = Agent(self.client, False, True, self.store, 16384)
+        self.agent = Agent(self.client, False, True, self.store, Outbox(16384))
         values = {"Alerts_" + rule: value for rule, value in rules.items()}
         self.agent.settings.apply(values)
         self.agent.start()

@@ -8,6 +8,7 @@ import sys
 from hub_client import Client
 from vedette import baseline, log, methods, ports
 from vedette.agent import Agent
+from vedette.outbox import Outbox
 from vedette.settings import Settings
 from vedette.store import Store
 
@@ -77,7 +78,7 @@ class _Packs:
 def _start(store, **values):
     ports.facts = lambda agent: Facts()
     client = Client()
-    agent = Agent(client, False, True, Store(store), 16384)
+    agent = Agent(client, False, True, Store(store), Outbox(16384))
     agent.start()
     client.push(dict(_QUIET, **values), 1, True)
     return client, agent

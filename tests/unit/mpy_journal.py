@@ -399,7 +399,7 @@ async def test_a_write_that_is_broken_off_is_made_good_by_the_next():
 
 async def test_an_agent_takes_up_where_the_last_one_was_killed():
     def agent(client):
-        made = Agent(client, False, False, Store("state"), 4096, "state/journal")
+        made = Agent(client, False, False, Store("state"), Outbox(4096), "state/journal")
         made.start()
         return made
 
@@ -434,7 +434,7 @@ async def test_one_argument_turns_it_off():
 
 
 async def test_an_event_of_higher_priority_waits_for_the_journal_to_let_lower_ones_go():
-    agent = Agent(Client(), False, False, Store("full"), 4096, "full/journal")
+    agent = Agent(Client(), False, False, Store("full"), Outbox(4096), "full/journal")
     agent.client.connected = False
     agent.settings.apply({"Heartbeat_MessageFrequency": "High"})
     while agent.add("Statistics", "x" * 500, 60):

@@ -5,6 +5,7 @@ import asyncio
 from hub_client import Client
 from vedette import log, tap
 from vedette.agent import Agent
+from vedette.outbox import Outbox
 from vedette.store import Store
 
 log.level = 0
@@ -13,7 +14,7 @@ _QUIET = {"%s_Disabled" % name: True for name in ("Baseline", "ListeningPorts", 
 
 async def _start(desired=_QUIET):
     client = Client()
-    agent = Agent(client, False, True, Store("state"), 16384)
+    agent = Agent(client, False, True, Store("state"), Outbox(16384))
     agent.start()
     client.push(dict(desired), 1, True)
     await client.until(1)
@@ -59,7 +60,7 @@ async def test_a_payload_that_is_no_good_is_answered_400_with_the_reason():
     for payload, part in (
         (5, "collector"),
         ([], "collector"),
-        ({"colector": "Heartbeat"}, "collector"),
+        ({"colour": "Heartbeat"}, "collector"),
         ({"collector": "Heartbeat", "b": 1}, "collector"),
         ({"collector": "Nothing"}, "NetworkActivity, Process"),
         ({"collector": ["Heartbeat"]}, "must be one of"),
@@ -106,7 +107,7 @@ async def test_restart_loses_nothing_and_collects_again():
 async def test_a_method_of_the_application_stays_its_own():
     client = Client()
     client.methods["restart"] = own = object()
-    agent = Agent(client, False, True, Store("shared"), 16384)
+    agent = Agent(client, False, True, Store("shared"), Outbox(16384))
     agent.start()
     assert client.methods["restart"] is own and "getStatus" in client.methods
     await agent.stop()

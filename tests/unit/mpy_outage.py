@@ -12,6 +12,7 @@ tap.install()
 
 from hub_client import Client  # noqa: E402
 from vedette.agent import Agent  # noqa: E402
+from vedette.outbox import Outbox  # noqa: E402
 from vedette.store import Store  # noqa: E402
 
 log.level = 0
@@ -35,7 +36,7 @@ def _sight(number):
 
 async def test_after_ten_minutes_without_a_hub_all_arrives_oldest_of_the_highest_first():
     client = Client()
-    agent = Agent(client, False, False, Store("state"), 32768, "state/journal")
+    agent = Agent(client, False, False, Store("state"), Outbox(32768), "state/journal")
     agent.start()
     client.push({"microAgent": _TWIN}, 1, True)
     await client.until(1)
@@ -46,10 +47,11 @@ async def test_after_ten_minutes_without_a_hub_all_arrives_oldest_of_the_highest
         _sight(number)
         await asyncio.sleep(10)
     assert len(client.events) == before and agent.journal.errors == 0
+    waiting = agent.outbox.count
     client.connected = True
     agent.sender.wake()  # as the hub client does when it has connected
     await asyncio.sleep(1)
-    events = client.events[before:]
+    events = client.events[before:][:waiting]
     order = [(_PRIORITY.get(event["Name"], 2), event["TimestampUTC"]) for event in events]
     assert order == sorted(order)
     beats = [event for event in events if event["Name"] == "Heartbeat"]

@@ -49,8 +49,10 @@ def load_code(where):
         system = Noting(place)
         opened = system.opened
     else:
+        image = bytearray(os.stat(place)[6])  # in one piece, at once
         with open(place, "rb") as file:
-            system = vfs.VfsRom(file.read())
+            file.readinto(image)
+        system = vfs.VfsRom(image)
         opened = ()
     vfs.mount(system, "/code")
     sys.path.insert(0, "/code")
