@@ -100,7 +100,7 @@ def _counting(count):
         def method(buf, a=None, b=None):
             nonlocal token
             size = call(buf) if a is None else call(buf, a) if b is None else call(buf, a, b)
-            if size is not None and not count(token, size):
+            if not (size and count(token, size)):
                 token = sock._missed(count, size, buf)
             return size
 
@@ -115,8 +115,8 @@ def _counting(count):
             if flags:
                 return sock._flagged(call, size, flags)
             got = call(size)
-            if got is not None and not count(token, length(got)):
-                token = sock._missed(count, length(got), got)
+            if not (got and count(token, length(got))):
+                token = sock._missed(count, None if got is None else length(got), got)
             return got
 
         return method
@@ -288,9 +288,9 @@ class Socket(io.IOBase):
         # Counts what no token stood for: the first transfer, the first after the sink was drained,
         # any of a flow that was refused. Returns the token for the next.
         global errors
+        if not size and (size is None or not self._udp):  # would block, or the end of a stream
+            return self._token if self._app & _LOOKED else 0
         if not self._udp:
-            if not size:  # the end of a stream
-                return 0
             if self._token < 0 and time.ticks_diff(time.ticks_ms(), self._refused_ms) < _RETRY_MS:
                 return 0  # a refused connection is one sighting, not many
         try:

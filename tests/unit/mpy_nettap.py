@@ -367,9 +367,11 @@ def test_the_first_bytes_are_looked_at_once_on_each_side():
     sink = Sink()
     with Tapped(sink) as socket:
         client, server, _ = pair(socket)
+        buffer = bytearray(100)
+        server.setblocking(False)
+        assert server.readinto(buffer) is None
         client.write(b"POST / HTTP/1.0\r\n\r\n")
         client.write(b"SSH-2.0 is not looked at")
-        buffer = bytearray(100)
         server.readinto(buffer, 19)
         server.read(5)
         assert {sockets.app_name(app) for app in sink.apps.values()} == {"HTTP"}
