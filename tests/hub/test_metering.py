@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import subprocess
 from datetime import UTC, datetime
@@ -27,10 +28,22 @@ from vedette_tools.hub import metering
     ],
 )
 def test_units_of_a_message(bag: str, size: int, units: int) -> None:
-    assert metering.units(bag, bytes(size)) == units
+    assert metering.message_units(bag, bytes(size)) == units
 
 
-def test_the_statistics_count_each_message_both_ways(own_hub: LocalHub) -> None:
+def call(hub: LocalHub, device: Device) -> None:
+    """A method with a short request and an answer of over 4 KB."""
+    device.subscribe("$iothub/methods/POST/#")
+    with concurrent.futures.ThreadPoolExecutor() as background:
+        body = {"methodName": "x", "payload": None}
+        answer = background.submit(hub.service.request, "POST", "/twins/m/methods", body)
+        request = device.receive()
+        request_id = request.topic.partition("$rid=")[2]
+        device.publish(f"$iothub/methods/res/200/?$rid={request_id}", json.dumps("x" * 5000))
+        assert answer.result()["status"] == 200
+
+
+def test_the_statistics_count_what_microsoft_charges(own_hub: LocalHub) -> None:
     hub = own_hub
 
     def statistics() -> dict[str, object]:
@@ -44,13 +57,22 @@ def test_the_statistics_count_each_message_both_ways(own_hub: LocalHub) -> None:
         device.send(1)
         hub.wait_events("m", 2)
         hub.service.request("POST", "/vedette/messages/m", {"body": "x" * 9000})
+        messages = 2 + 1 + 3
+        device.report({"a": {"b": "x" * 4000}, "c": "x" * 1000})
+        device.get_twin()
+        hub.twin("m")
+        hub.set_twin("m", {"a": 1})
+        hub.service.request("POST", "/devices/query", {"query": "SELECT * FROM devices"})
+        twins = 2 + 2 + 2 + 1 + 2
+        call(hub, device)
+        methods = 1 + 2
         assert statistics() == {
             "devices": 1,
             "connectedDevices": 1,
             "events": 2,
             "day": datetime.now(UTC).date().isoformat(),
-            "meteredToday": 2 + 1 + 3,
+            "meteredToday": messages + twins + methods,
         }
     hub.kill9()
     hub.start()
-    assert statistics()["meteredToday"] == 6
+    assert statistics()["meteredToday"] == messages + twins + methods

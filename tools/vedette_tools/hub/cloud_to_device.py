@@ -92,8 +92,8 @@ class CloudToDevice:
             raise RequestError(403, f"{PENDING_MAX} messages wait for {message.device} already")
         with self._store.transaction():
             self._store.add_cloud_message(message)
-            now_ms = int(time.time() * 1000)
-            self._store.meter(metering.day(now_ms), metering.units(message.bag, message.body))
+            units = metering.message_units(message.bag, message.body)
+            self._store.meter(metering.today(), units)
 
     def _due(self, device: str, delivered: set[int], qos: int) -> list[tuple[int, CloudMessage]]:
         """What is to be delivered now. With QoS 0 nothing will be acknowledged, so it goes."""

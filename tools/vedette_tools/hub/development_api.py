@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import time
 
 from aiohttp import web
 
@@ -66,11 +65,11 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 @routes.get("/vedette/statistics")
 async def statistics(request: web.Request) -> web.Response:
-    """What there is, and `meteredToday`: the messages in units of 4 KB that count against the
-    quota of the `day`, which begins at midnight UTC."""
+    """What there is, and `meteredToday`: the units that count against the quota of the `day`, see
+    metering.py."""
     hub = request.app[HUB]
     store, run = hub.database.store, hub.database.run
-    day = metering.day(int(time.time() * 1000))
+    day = metering.today()
     return web.json_response(
         {
             "devices": len(hub.identities.registry.devices()),

@@ -144,6 +144,8 @@ class DeviceApi:
             if self._throttled():
                 raise RequestError(429, "too many requests: try again later")
             status, extra, payload = handle(record)
+            units = metering.units(max(len(payload), len(record.payload)))
+            self._store.meter(metering.day(record.time_ms), units)
         except RequestError as error:
             log.warning("%s: twin refused: %s", record.path, error.message)
             status, extra = error.status, ""

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from vedette_tools.hub import bag, cloud_to_device, methods, sas
+from vedette_tools.hub import bag, cloud_to_device, metering, methods, sas
 from vedette_tools.hub.broker import Broker, BrokerConfig, BrokerEvents
 from vedette_tools.hub.cloud_to_device import CloudToDevice
 from vedette_tools.hub.database import Database
@@ -121,6 +121,11 @@ class Hub:
         await self.cloud_to_device.send(identity, properties, body, lifetime_s)
         if session := self.sessions.of(identity):
             await self.cloud_to_device.flush(session)
+
+    async def charge(self, *sizes: int) -> None:
+        """Count exchanges of so many bytes each against the day's quota."""
+        units = sum(map(metering.units, sizes))
+        await self.database.run(self.database.store.meter, metering.today(), units)
 
     def kick(self, identity: Identity) -> None:
         """Close an identity's connection. Errors: RequestError (404)."""

@@ -102,7 +102,9 @@ async def service_statistics(request: web.Request) -> web.Response:
 @routes.get("/twins" + _MODULE)
 async def get_twin(request: web.Request) -> web.Response:
     hub, identity = request.app[HUB], identity_of(request)
-    return await _twin_response(hub, identity, await hub.identities.twin(identity))
+    response = await _twin_response(hub, identity, await hub.identities.twin(identity))
+    await hub.charge(response.content_length or 0)
+    return response
 
 
 @routes.patch("/twins" + _DEVICE)
@@ -117,6 +119,7 @@ async def update_twin(request: web.Request) -> web.Response:
         request.headers.get("If-Match"),
         replace=request.method == "PUT",
     )
+    await hub.charge(request.content_length or 0)
     return await _twin_response(hub, identity, updated)
 
 
@@ -128,7 +131,8 @@ async def _twin_response(hub: Hub, identity: Identity, twin: Json) -> web.Respon
 @routes.post("/devices/query")
 async def query(request: web.Request) -> web.Response:
     """A page of the twins that a query asks for; the continuation is the last device's id."""
-    identities = request.app[HUB].identities
+    hub = request.app[HUB]
+    identities = hub.identities
     wanted = Query.parse((await body_of(request)).get("query"))
     after = request.headers.get("x-ms-continuation", "")
     size = number("x-ms-max-item-count", request.headers.get("x-ms-max-item-count") or "0")
@@ -145,7 +149,9 @@ async def query(request: web.Request) -> web.Response:
             headers["x-ms-continuation"] = found[-1]["deviceId"]
             break
         found.append(document)
-    return web.json_response(found, headers=headers)
+    response = web.json_response(found, headers=headers)
+    await hub.charge(response.content_length or 0)
+    return response
 
 
 # --- methods, and messages to devices ---
@@ -154,8 +160,12 @@ async def query(request: web.Request) -> web.Response:
 @routes.post("/twins/{device}/methods")
 @routes.post("/twins/{device}/modules/{module}/methods")
 async def invoke_method(request: web.Request) -> web.Response:
-    result = await request.app[HUB].methods.invoke(identity_of(request), await body_of(request))
-    return web.json_response(result)
+    hub = request.app[HUB]
+    response = web.json_response(
+        await hub.methods.invoke(identity_of(request), await body_of(request))
+    )
+    await hub.charge(request.content_length or 0, response.content_length or 0)
+    return response
 
 
 @routes.delete("/devices/{device}/commands")
