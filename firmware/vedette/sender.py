@@ -94,8 +94,13 @@ class Sender:
                 outbox.changed.set()
 
     def _expire(self):
+        limit = 60 * self._settings["IothubModule_MessageTimeout"]
+        # What is from before a reset can be too old; the clock tells, and the hub's certificate
+        # tells if that is right.
+        if not self._client.connected and clock.uptime() <= limit:
+            return
         before = self._outbox.expired
-        self._outbox.expire(60 * self._settings["IothubModule_MessageTimeout"])
+        self._outbox.expire(limit)
         if self._outbox.expired > before:
             log.warning("%d events too old to send" % (self._outbox.expired - before))
 

@@ -180,6 +180,24 @@ async def test_what_is_too_old_is_dropped_and_counted():
     assert _names(client) == ["Young"] and outbox.expired == 1
 
 
+async def test_a_clock_that_is_wrong_until_there_is_a_connection_makes_nothing_too_old():
+    client, outbox, sender = _make()
+    _add(outbox, "A")
+    outbox.stamp()  # before a reset
+    unix = clock.unix
+    client.connected = False
+    try:
+        clock.unix = lambda: unix() + 86400 * 365
+        await sender.flush()
+        assert outbox.count == 1 and outbox.expired == 0
+        clock._seconds += 86400 * 2  # now it is too old by any clock
+        await sender.flush()
+        assert outbox.count == 0 and outbox.expired == 1
+    finally:
+        clock.unix = unix
+        clock._seconds -= 86400 * 2
+
+
 async def test_the_time_told_is_that_of_the_collection():
     client, outbox, sender = _make()
     _add(outbox, "A", when=clock.uptime() - 3600)
