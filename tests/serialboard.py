@@ -232,7 +232,7 @@ class SerialBoard:
             elif part:
                 if b"\x01" in part or b"\x02" in part:
                     self._raw = part.rfind(b"\x01") > part.rfind(b"\x02")
-                os.write(self._inner, part)
+                _write(self._inner, part)
 
     def _interrupt(self) -> None:
         # The unix port throws away what is in its input when it enters its REPL: wait for that.
@@ -262,4 +262,10 @@ class SerialBoard:
     def _tell(self, data: bytes) -> None:
         self._said += data
         if self._outer >= 0:
-            os.write(self._outer, data)
+            _write(self._outer, data)
+
+
+def _write(file: int, data: bytes) -> None:
+    """All of it: a pseudo-terminal takes some 4 KB at a time."""
+    while data:
+        data = data[os.write(file, data) :]

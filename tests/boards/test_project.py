@@ -52,7 +52,7 @@ def test_init_asks_only_a_person(tmp_path: Path) -> None:
     ("more", "line", "says"),
     [
         ("x = \n", 3, "Invalid value"),
-        ("devic = 1\n", 3, "devic is no key here; did you mean device?"),
+        ("boards = 1\n", 3, "boards is no key here; did you mean board?"),
         ("network = 1\n", 3, "network must be a table"),
         ("[agent]\n\nwatchdog = true\n", 5, "watchdog must be an integer"),
         ("[agent]\ncolour = 1\n", 4, "colour is no key"),
