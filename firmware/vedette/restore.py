@@ -18,7 +18,8 @@ _WHEN = const(7)
 def load(path, outbox, day):
     """Fills the outbox and `day` with what is whole in the file.
 
-    Returns how many places were not, or found no room; None where there is no file. A record whose time of collection nobody can know any more gets that of the start.
+    Returns how many places were not, or found no room; None where there is no file. A record whose
+    time of collection nobody can know any more gets that of the start.
     """
     try:
         try:
