@@ -63,7 +63,7 @@ def init(
     except OSError as error:
         raise CommandError(f"cannot write to {folder}", why=reason(error)) from None
     made = [str(folder / project.CONFIG), str(folder / project.APP)]
-    after = ["vedette provision", "vedette deploy --project " + str(folder)]
+    after = [f"vedette provision {folder}", f"vedette deploy {folder}"]
     if as_json:
         typer.echo(json.dumps({"made": made, "next": after}))
     else:
