@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,21 +29,22 @@ def watcher(request: pytest.FixtureRequest) -> Iterator[Watcher]:
         yield watcher
 
 
-def soon(watcher: Watcher, word: str, count: int) -> list[Process]:
+def soon(watcher: Watcher, *pids: int, others: bool = False) -> list[Process]:
+    """What is told of these processes, once something is of each; with `others`, of all."""
     found: list[Process] = []
     end = time.monotonic() + SOON_S
-    while len(found) < count and time.monotonic() < end:
+    while set(pids) - {process.pid for process in found} and time.monotonic() < end:
         time.sleep(0.3)  # a fork is one once it has had time to take up a program
-        found += watcher.processes(word)
+        found += [process for process in watcher.processes() if others or process.pid in pids]
     return found
 
 
 def test_a_command_is_one_exec(watcher: Watcher) -> None:
     child = subprocess.Popen(["sleep", "0.4321"])
-    assert soon(watcher, "0.4321", 1) == [
-        Process(child.pid, os.getpid(), "sleep 0.4321", os.geteuid(), "exec")
-    ]
+    found = soon(watcher, child.pid)
     child.wait()
+    found += [process for process in watcher.processes() if process.pid == child.pid]
+    assert found == [Process(child.pid, os.getpid(), "sleep 0.4321", os.geteuid(), "exec")]
 
 
 def test_what_goes_on_with_its_parents_program_is_a_fork(watcher: Watcher) -> None:
@@ -50,37 +52,35 @@ def test_what_goes_on_with_its_parents_program_is_a_fork(watcher: Watcher) -> No
     if child == 0:
         time.sleep(0.5)
         os._exit(0)
-    (process,) = [p for p in soon(watcher, "", 1) if p.pid == child]
+    (process,) = soon(watcher, child)
     assert process.parent == os.getpid() and process.kind == "fork"
     os.waitpid(child, 0)
 
 
 def test_threads_are_no_processes(watcher: Watcher) -> None:
-    import threading
-
     threads = [threading.Thread(target=time.sleep, args=(0.4,)) for _ in range(3)]
     for thread in threads:
         thread.start()
     ids = {thread.native_id for thread in threads}
     child = subprocess.Popen(["sleep", "0.4322"])
-    told = soon(watcher, "", 1)
-    assert child.pid in {p.pid for p in told} and not ids & {p.pid for p in told}
+    told = {process.pid for process in soon(watcher, child.pid, others=True)}
+    assert child.pid in told and not told & {os.getpid(), *ids}
     child.wait()
 
 
 def test_any_command_line_is_told(watcher: Watcher) -> None:
     strange = b"\xff\xfe \x01 " + "é".encode() + b"x" * 2000
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(0.5)", "marked", strange]
-    )
-    (process,) = soon(watcher, "marked", 1)
-    assert process.pid == child.pid and len(process.line) <= 512
+    code = "import time; time.sleep(0.5)"
+    child = subprocess.Popen([sys.executable, "-c", code, "marked", strange])
+    (process,) = soon(watcher, child.pid)
+    assert "marked" in process.line and len(process.line) <= 512
     child.wait()
 
 
 def test_many_at_once_are_all_seen(watcher: Watcher) -> None:
     children = [subprocess.Popen(["sleep", "0.7654"]) for _ in range(40)]
-    assert {p.pid for p in soon(watcher, "0.7654", 40)} == {child.pid for child in children}
+    pids = [child.pid for child in children]
+    assert sorted(process.pid for process in soon(watcher, *pids)) == sorted(pids)
     for child in children:
         child.wait()
 
@@ -88,6 +88,11 @@ def test_many_at_once_are_all_seen(watcher: Watcher) -> None:
 def test_what_lives_for_some_milliseconds_is_seen_by_events() -> None:
     with closing(Watcher(LANES["64"])) as watcher:
         watcher.need("events")
+        pids = []
         for _ in range(20):
-            subprocess.run(["sleep", "0.0056"], check=True)
-        assert len(soon(watcher, "sleep 0.0056", 20)) >= 16  # the rest are without their line
+            with subprocess.Popen(["sleep", "0.0056"]) as child:
+                pids.append(child.pid)
+        told = soon(watcher, *pids)
+        assert sorted(process.pid for process in told) == sorted(pids)
+        # The rest were gone before their command line could be read.
+        assert sum(process.line == "sleep 0.0056" for process in told) >= 14

@@ -95,10 +95,9 @@ class Watcher:
         flows = [Flow(*flow) for flow in answer["flows"]]
         return sorted(f for f in flows if {f.local_port, f.remote_port} & set(ports or [0]))
 
-    def processes(self, word: str) -> list[Process]:
-        """The processes told of since the last time that have this in their command line."""
-        processes = [Process(*told) for told in self.ask("processes")]
-        return [process for process in processes if word in process.line]
+    def processes(self) -> list[Process]:
+        """The processes told of since the last time."""
+        return [Process(*told) for told in self.ask("processes")]
 
     def _answer(self) -> Any:
         assert self.process.stdout

@@ -11,7 +11,6 @@ from nettap import netlink
 
 FORK = const(1)  # ids: parent, its process, child, its process
 EXEC = const(2)  # ids: thread, its process
-EXIT = const(0x80000000)  # ids: thread, its process
 EVENTS_MAX = const(64)  # of one turn
 
 _PROCESSES = const(1)  # CN_IDX_PROC and CN_VAL_PROC

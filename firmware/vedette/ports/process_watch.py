@@ -13,7 +13,7 @@ from nettap import netlink
 
 from . import proc, process_events
 
-_PROBE_MAX = const(256)  # ids that are tried one by one; beyond, all processes are looked through
+_PROBE_MAX = const(32)  # ids that are tried one by one; beyond, all processes are looked through
 _SLICE = const(16)  # processes read before the loop has its turn
 _FORKS_MAX = const(256)
 _UNDECIDED_S = const(2)  # that a fork has to take up a program
@@ -72,8 +72,6 @@ class _Events(_Watch):
                 self._fork(pid, parent, proc.command_line(pid) or proc.command_line(parent))
         elif what == process_events.EXEC:
             self._exec(ids[1], self._forks.pop(ids[1], None))
-        elif what == process_events.EXIT and ids[0] in self._forks:
-            self._seen(*self._forks.pop(ids[0]))
 
     def _exec(self, pid, fork):
         found = proc.process(pid)
