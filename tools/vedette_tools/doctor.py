@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
+from rich.filesize import decimal
 
 from vedette_tools import boards, deployment, mpy, provisioning
 from vedette_tools.board_link import NVS, BoardLink, Facts, find_port
@@ -82,13 +83,13 @@ def _board(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "heap",
         GOOD if facts.heap_free > budget else BAD,
-        f"{facts.heap_free // 1000} of {facts.heap // 1000} KB are free",
+        f"{decimal(facts.heap_free)} of {decimal(facts.heap)} are free",
         "" if facts.heap_free > budget else "the agent needs more: take a board with more",
     )
     yield Finding(
         "flash",
         GOOD if facts.flash_free > FLASH_MIN else WARNING,
-        f"{facts.flash_free // 1000} of {facts.flash // 1000} KB are free",
+        f"{decimal(facts.flash_free)} of {decimal(facts.flash)} are free",
         "" if facts.flash_free > FLASH_MIN else "two versions may not fit: remove files",
     )
     skew = facts.clock - int(time.time())
@@ -196,7 +197,9 @@ def _hub(device: dict[str, str] | None) -> Iterator[Finding]:
         except NotFound:
             record = None
     except CommandError as error:
-        yield Finding("hub", BAD, " ".join(filter(None, (error.what, error.why))), error.next_step)
+        yield Finding(
+            "hub", BAD, ": ".join(filter(None, (error.what, error.why))), error.next_step
+        )
         return
     yield Finding("hub", GOOD, f"{hub.host} answers")
     if not device:
