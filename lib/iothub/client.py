@@ -46,12 +46,13 @@ class Credentials:
         self.user = host + "/" + self.client_id + "/?api-version=2021-04-12"
 
     @classmethod
-    def parse(cls, text):
+    def parse(cls, text, certificate=None):
         """Credentials of "HostName=H[:PORT];DeviceId=D;[ModuleId=M;]SharedAccessKey=K".
 
-        HubError "credentials" says what is wrong, without a value: values may be secret.
+        With `certificate` "x509=true" stands in the key's place. HubError "credentials" says what
+        is wrong, without a value: values may be secret.
         """
-        return cls(*cold("keys", "parse", text))
+        return cls(*cold("keys", "parse", text, certificate))
 
 
 class HubClient:

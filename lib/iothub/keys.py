@@ -62,11 +62,11 @@ def token(identity, lifetime):
     return text + "&skn=" + identity.policy if identity.policy else text
 
 
-def parse(text):
+def parse(text, certificate):
     """The arguments for Credentials of a connection string."""
     if len(text) > _MAX_TEXT:
         raise HubError("credentials", "the connection string is over %d bytes" % _MAX_TEXT)
-    names = ("HostName", "DeviceId", "SharedAccessKey", "ModuleId")
+    names = ("HostName", "DeviceId", "x509" if certificate else "SharedAccessKey", "ModuleId")
     given = {"ModuleId": None}
     for part in text.strip().split(";"):
         name, _, value = part.partition("=")
@@ -77,5 +77,5 @@ def parse(text):
         if not given.get(name):
             raise HubError("credentials", "no " + name)
     host, port = split_host(given["HostName"])
-    key = decode_key(given["SharedAccessKey"])
-    return host, given["DeviceId"], key, given["ModuleId"], port
+    key = None if certificate else decode_key(given["SharedAccessKey"])
+    return host, given["DeviceId"], key, given["ModuleId"], port, certificate

@@ -138,10 +138,7 @@ async def main():
         credentials = None
         config["provisioning"] = Provisioning(**config["provisioning"])
     elif "certificate" in config:
-        host, port, device_id = text
-        credentials = iothub.Credentials(
-            host, device_id, None, port=port, certificate=config.pop("certificate")
-        )
+        credentials = iothub.Credentials.parse(text, config.pop("certificate"))
     else:
         credentials = iothub.Credentials.parse(text)
     wants = {name: config.pop(name, False) for name in ("lag", "methods", "messages", "roots")}

@@ -78,7 +78,8 @@ def signed_with(password: str, key: bytes) -> bool:
 def test_a_client_certificate(lane: str, authority: Authority) -> None:
     shown = [str(authority.folder / name) for name in ("device.der", "device.key.der")]
     with FakeHub(authority.folder / "server.pem", authority.pem) as hub:
-        with Device(lane, ("localhost", hub.port, "dev-x"), authority.der, certificate=shown) as p:
+        text = f"HostName=localhost:{hub.port};DeviceId=dev-x;x509=true"
+        with Device(lane, text, authority.der, certificate=shown) as p:
             p.expect("desired", full=True)
             p.outcome(p.do("send", body="x"))
         assert hub.names == ["dev-x"]
@@ -87,7 +88,8 @@ def test_a_client_certificate(lane: str, authority: Authority) -> None:
 
 def test_a_client_certificate_that_is_missing(lane: str, authority: Authority) -> None:
     shown = [str(authority.folder / name) for name in ("none.der", "device.key.der")]
-    with Device(lane, ("localhost", 1, "dev-x"), authority.der, certificate=shown) as probe:
+    text = "HostName=localhost:1;DeviceId=dev-x;x509=true"
+    with Device(lane, text, authority.der, certificate=shown) as probe:
         error = probe.expect("error", number=probe.do("wait", timeout=1))
         assert error["code"] == "credentials" and "none.der" in error["text"]
 

@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root.der"
 
 
-def device(lane: str, hub: LocalHub, root: Path, text: Any, **options: Any) -> Device:
+def device(lane: str, hub: LocalHub, root: Path, text: str, **options: Any) -> Device:
     root.write_bytes(ssl.PEM_cert_to_DER_cert(hub.ca.read_text()))
     return Device(lane, text, root, **options)
 
@@ -226,12 +226,12 @@ def test_a_certificate(lane: str, hub: LocalHub, root: Path) -> None:
     thumbprint = hashlib.sha1(made.der[0].read_bytes()).hexdigest()
     authentication = {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": thumbprint}}
     hub.service.request("PUT", f"/devices/{name}", {"authentication": authentication})
-    identity = (hub.host, hub.port, name)
+    text = f"HostName=localhost:{hub.port};DeviceId={name};x509=true"
     shown = [str(path) for path in made.der]
-    with device(lane, hub, root, identity, certificate=shown) as probe:
+    with device(lane, hub, root, text, certificate=shown) as probe:
         probe.outcome(probe.do("send", body="x"))
         other = [str(path) for path in certificates.make(root.parent, name).der]
     assert len(hub.wait_events(name)) == 1
-    with device(lane, hub, root, identity, certificate=other) as probe:
+    with device(lane, hub, root, text, certificate=other) as probe:
         number = probe.do("wait", timeout=5)
         probe.expect("error", number=number, code="refused")

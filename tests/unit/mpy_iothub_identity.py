@@ -186,6 +186,21 @@ def test_device_and_module():
     assert "sr=localhost%2Fdevices%2Fd%2Fmodules%2Fm&" in keys.token(module, 60)
 
 
+def test_a_connection_string_for_a_certificate():
+    text = "HostName=h;DeviceId=d;ModuleId=m;x509=true"
+    module = Credentials.parse(text, ("certificate.der", "key.der"))
+    assert module.certificate == ("certificate.der", "key.der") and module.client_id == "d/m"
+    assert keys.token(module, 60) is None
+    assert "SharedAccessKey" in refused(text)
+    for wrong in (TEXT, "HostName=h;DeviceId=d"):
+        try:
+            Credentials.parse(wrong, ("certificate.der", "key.der"))
+        except HubError as e:
+            assert "x509" in str(e)
+        else:
+            raise AssertionError(wrong)
+
+
 def test_a_bad_connection_string_says_what_is_wrong_and_keeps_the_key():
     assert "no HostName" in refused("DeviceId=d;SharedAccessKey=" + KEY)
     assert "no DeviceId" in refused("HostName=h;SharedAccessKey=" + KEY)
