@@ -8,8 +8,12 @@ at their other end.
 from __future__ import annotations
 
 import collections
+import contextlib
 import random
+import socket
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hubfixture import LocalHub, wait_for
@@ -50,6 +54,22 @@ async def main():
 """
 OUTAGES = (("hub", "agent"), ("broker",), ("agent",), ("hub",), ("broker", "agent"))
 PAUSE_MAX_S = 4  # a collection takes place every 3 s
+
+
+@pytest.fixture
+def own_hub(tmp_path: Path) -> Iterator[LocalHub]:
+    """On ports that no connection gets by chance while the hub is away."""
+    with contextlib.ExitStack() as stack:
+        ports = []
+        while len(ports) < 2:
+            with contextlib.suppress(OSError):
+                port = random.randrange(20000, 32000)
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+    hub = LocalHub(tmp_path / "hub", ports=(ports[0], ports[1]))
+    hub.start()
+    yield hub
+    hub.stop()
 
 
 def accepted(agent: Agent) -> set[str]:

@@ -8,6 +8,7 @@ from hub_client import Client
 from iothub import clock
 from vedette import log
 from vedette.agent import Agent
+from vedette.outbox import Outbox
 from vedette.store import Store
 
 log.level = 0
