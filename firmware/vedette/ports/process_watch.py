@@ -13,7 +13,7 @@ from nettap import netlink
 
 from . import proc, process_events
 
-_PROBE_MAX = const(32)  # ids that are tried one by one; beyond, all processes are looked through
+_PROBE_MAX = const(32)  # the latest ids, tried one by one: they may not be seen in /proc yet
 _SLICE = const(16)  # processes read before the loop has its turn
 _FORKS_MAX = const(256)
 _UNDECIDED_S = const(2)  # that a fork has to take up a program
@@ -100,19 +100,22 @@ class _Polling(_Watch):
         for fork in forks.values():
             self._decide(fork)
         again, self._again = self._again, []
-        since = 0
-        if 0 <= last - self._last <= _PROBE_MAX:
-            new = range(self._last + 1, last + 1)
-        else:  # too many, or the ids began anew
-            new, since = proc.pids(), self._ticks
-        self._last, self._ticks = last, proc.ticks()
-        for turn, pid in enumerate(list(new) + again):
+        first, self._last = self._last, last
+        since, self._ticks = self._ticks, proc.ticks()
+        anew = last < first  # the ids began anew: those up to `last` may be old
+        recent = max(0 if anew else first, last - _PROBE_MAX)
+        older = []
+        if anew:
+            older = [pid for pid in proc.pids() if pid > first or pid <= recent]
+        elif recent > first:
+            older = [pid for pid in proc.pids() if first < pid <= recent]
+        for turn, pid in enumerate(older + list(range(recent + 1, last + 1)) + again):
             if turn % _SLICE == _SLICE - 1:
                 await asyncio.sleep_ms(0)
             found = proc.process(pid)
-            if found and found[2] >= since:
+            if found and not (anew and pid <= last and found[2] < since):
                 self._appeared(pid, found)
-            elif not found and not since and turn < len(new):
+            elif not found and recent < pid <= last:
                 self._again.append(pid)
 
     def _appeared(self, pid, found):
