@@ -84,6 +84,25 @@ async def test_ten_failures_in_a_row_lead_to_provisioning():
         await client.stop()
 
 
+async def test_a_twin_that_is_refused_for_now_is_asked_for_again_by_one_connection():
+    bench = Bench()
+    bench.hub.status = 429
+    async with bench:
+        await asyncio.sleep(15)
+        assert not bench.desired
+        bench.hub.close()  # while the next question waits
+        bench.hub.status = None
+        await asyncio.sleep(30)
+        assert bench.client.stats["connects"] == 2 and len(bench.desired) == 1
+    bench = Bench()
+    bench.hub.status = 503
+    async with bench:
+        await asyncio.sleep(15)
+        bench.hub.status = None
+        await asyncio.sleep(15)
+        assert bench.client.stats["connects"] == 1 and len(bench.desired) == 1
+
+
 async def test_a_long_outage_ends_within_the_longest_back_off():
     async with Bench() as bench:
         bench.hub.error = HubError("unreachable")
