@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import itertools
@@ -12,7 +13,7 @@ from typing import Any
 
 import certificates
 import pytest
-from device import KEY, Device, lane
+from device import KEY, Device, lane, lanes
 from hubfixture import LocalHub
 
 __all__ = ["lane"]
@@ -117,13 +118,15 @@ def test_a_kick_is_followed_by_a_reconnect(lane: str, hub: LocalHub, root: Path)
         probe.expect("desired", full=True)
 
 
-def test_the_hub_is_restarted_under_load(lane: str, own_hub: LocalHub, root: Path) -> None:
-    def start(name: str, clean_session: bool) -> Device:
-        text = own_hub.create_device(name)
-        return device(lane, own_hub, root, text, clean_session=clean_session)
-
-    with start("clean", True) as clean, start("kept", False) as kept:
-        probes = {"clean": clean, "kept": kept}
+def test_the_hub_is_restarted_under_load(own_hub: LocalHub, root: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        probes = {}
+        for lane in lanes():
+            for clean in (True, False):
+                name = f"restart-{lane}-{clean}"
+                text = own_hub.create_device(name)
+                started = device(lane, own_hub, root, text, clean_session=clean)
+                probes[name] = stack.enter_context(started)
         for probe in probes.values():
             probe.expect("desired", full=True)
         numbers = []
@@ -142,42 +145,53 @@ def test_the_hub_is_restarted_under_load(lane: str, own_hub: LocalHub, root: Pat
             assert {event["body"] for event in events} == set(range(60))
 
 
-def renew(lane: str, hub: LocalHub, root: Path, lifetime: int, seconds: int) -> None:
+def renew(hub: LocalHub, root: Path, lifetime: int, seconds: int) -> None:
     """Sends without a break while tokens of `lifetime` seconds run out one after another."""
-    name = f"renew-{lane}-{lifetime}"
-    text = hub.create_device(name)
-    with device(lane, hub, root, text, token_lifetime=lifetime, speed=1) as probe:
-        probe.expect("desired", full=True)
+    with contextlib.ExitStack() as stack:
+        probes = {}
+        for lane in lanes():
+            name = f"renew-{lane}-{lifetime}"
+            text = hub.create_device(name)
+            started = device(lane, hub, root, text, token_lifetime=lifetime, speed=1)
+            probes[name] = stack.enter_context(started)
+        for probe in probes.values():
+            probe.expect("desired", full=True)
         end = time.monotonic() + seconds
+        count = 0
         numbers = []
         while time.monotonic() < end:
-            numbers.append(probe.do("send", body=str(len(numbers))))
-            numbers.append(probe.do("stream", size=5000, properties={"n": str(len(numbers))}))
+            for probe in probes.values():
+                numbers.append((probe, probe.do("send", body=str(count))))
+                stream = probe.do("stream", size=5000, properties={"n": str(count + 1)})
+                numbers.append((probe, stream))
+            count += 2
             time.sleep(0.05)
-        for number in numbers:
+        for probe, number in numbers:
             probe.outcome(number)
-        assert not [t for t in probe.told if t["event"] == "connection" and not t["up"]]
-        assert not [t for t in probe.told if t["event"] == "error"]
-        probe.do("stats")
-        stats = probe.expect("stats")
-        assert stats["failures"] == 0 and stats["retried"] == 0
-        assert seconds // lifetime <= stats["renewals"] <= 2 * seconds // lifetime
-    events = hub.wait_events(name, lambda found: len(found) >= len(numbers))
-    marks = [e["properties"].get("n") or str(e["body"]) for e in events]
-    assert sorted(map(int, marks)) == list(range(len(numbers)))
-    times = [datetime.datetime.fromisoformat(e["enqueuedTimeUtc"]) for e in events]
-    gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(times)]
-    assert max(gaps) < GAP_S, f"nothing came for {max(gaps)} s"
+        for probe in probes.values():
+            assert not [t for t in probe.told if t["event"] == "connection" and not t["up"]]
+            assert not [t for t in probe.told if t["event"] == "error"]
+            probe.do("stats")
+            stats = probe.expect("stats")
+            assert stats["failures"] == 0 and stats["retried"] == 0
+            assert seconds // lifetime <= stats["renewals"] <= 2 * seconds // lifetime
+    for name in probes:
+        events = hub.wait_events(name, lambda found: len(found) >= count)
+        marks = [e["properties"].get("n") or str(e["body"]) for e in events]
+        assert sorted(map(int, marks)) == list(range(count))
+        times = [datetime.datetime.fromisoformat(e["enqueuedTimeUtc"]) for e in events]
+        gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(times)]
+        assert max(gaps) < GAP_S, f"nothing came for {max(gaps)} s"
 
 
-def test_tokens_are_renewed_without_loss(lane: str, hub: LocalHub, root: Path) -> None:
-    renew(lane, hub, root, lifetime=6, seconds=7)
+def test_tokens_are_renewed_without_loss(hub: LocalHub, root: Path) -> None:
+    renew(hub, root, lifetime=6, seconds=7)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_tokens_of_20_seconds_for_5_minutes(lane: str, hub: LocalHub, root: Path) -> None:
-    renew(lane, hub, root, lifetime=20, seconds=300)
+@pytest.mark.timeout(500)
+def test_tokens_of_20_seconds_for_5_minutes(hub: LocalHub, root: Path) -> None:
+    renew(hub, root, lifetime=20, seconds=300)
 
 
 def provisioned(lane: str, hub: LocalHub, root: Path, name: str, **secret: str) -> Device:
@@ -220,17 +234,24 @@ def test_provisioned_by_its_own_key(lane: str, hub: LocalHub, root: Path) -> Non
         probe.expect("error", number=number, code="refused")
 
 
-def test_a_certificate(lane: str, hub: LocalHub, root: Path) -> None:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[certificates.Certificate]:
+    """Two certificates that have nothing to do with each other."""
+    folder = tmp_path_factory.mktemp("certificates")
+    return [certificates.make(folder, "device") for _ in range(2)]
+
+
+def test_a_certificate(
+    lane: str, hub: LocalHub, root: Path, made: list[certificates.Certificate]
+) -> None:
     name = f"certificate-{lane}"
-    made = certificates.make(root.parent, name)
-    thumbprint = hashlib.sha1(made.der[0].read_bytes()).hexdigest()
+    thumbprint = hashlib.sha1(made[0].der[0].read_bytes()).hexdigest()
     authentication = {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": thumbprint}}
     hub.service.request("PUT", f"/devices/{name}", {"authentication": authentication})
     text = f"HostName=localhost:{hub.port};DeviceId={name};x509=true"
-    shown = [str(path) for path in made.der]
+    shown, other = [[str(path) for path in each.der] for each in made]
     with device(lane, hub, root, text, certificate=shown) as probe:
         probe.outcome(probe.do("send", body="x"))
-        other = [str(path) for path in certificates.make(root.parent, name).der]
     assert len(hub.wait_events(name)) == 1
     with device(lane, hub, root, text, certificate=other) as probe:
         number = probe.do("wait", timeout=5)
