@@ -28,4 +28,7 @@ class HubError(Exception):
         self.detail = detail
 
     def __str__(self):
-        return cold("reasons", "text", self.code, self.detail)
+        try:
+            return cold("reasons", "text", self.code, self.detail)
+        except MemoryError:  # who logs an error must not meet another
+            return self.code

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 
-from iothub import Credentials, HubClient, HubError, clock
+from iothub import Credentials, HubClient, HubError, clock, errors
 from iothub.connecting import subscribe
 from mpy_iothub_mqtt import FUZZ, HeapUse, Pipe, settle
 
@@ -262,6 +262,18 @@ async def test_a_failed_connect_is_tried_again():
     await sending
     assert bench.client.stats["failures"] >= 1
     await bench.client.stop()
+
+
+def test_an_error_can_be_shown_when_the_heap_is_full():
+    def full(*_):
+        raise MemoryError
+
+    real, errors.cold = errors.cold, full
+    try:
+        assert str(HubError("memory", "x")) == "memory"
+    finally:
+        errors.cold = real
+    assert str(HubError("memory")).startswith("memory: the heap is full")
 
 
 async def test_what_only_a_connect_needs_leaves_the_heap():
