@@ -47,7 +47,8 @@ def test_a_device_from_its_creation_to_its_end(hub: LocalHub) -> None:
         assert "k-1\tconnected" in listed and "k-1/m\tconnected" in listed
         assert json.loads(printed(hub, "device", "show", "k-1"))["connectionState"] == "Connected"
     printed(hub, "device", "delete", "k-1")
-    assert "no device 'k-1'" in refused(hub, "device", "show", "k-1")
+    missing = refused(hub, "device", "show", "k-1")
+    assert "no device 'k-1'" in missing and "next: `vedette device list`" in missing
     assert json.loads(printed(hub, "hub", "events", "--device", "k-1"))["body"] == {"n": 1}
 
 

@@ -199,8 +199,10 @@ def _port_from_environment() -> int:
 
 
 def _error(response: http.client.HTTPResponse) -> CommandError:
+    what, next_step = f"the hub answered {response.status} {response.reason}", ""
     try:
-        text = json.loads(response.read())["ExceptionMessage"]
-    except (ValueError, KeyError, TypeError, OSError):
-        text = f"the hub answered {response.status} {response.reason}"
-    return (NotFound if response.status == 404 else CommandError)(text)
+        answer = json.loads(response.read())
+        what, next_step = answer["ExceptionMessage"], answer.get("NextStep", "")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        pass  # not one of our hub's
+    return (NotFound if response.status == 404 else CommandError)(what, next_step=next_step)

@@ -56,7 +56,7 @@ class Enrolments:
         except KeyError:
             what = "enrolment of" if kind == INDIVIDUAL else "enrolment group"
             raise RequestError(
-                404, f"there is no {what} {name!r}: `vedette device enrol` enrols a device"
+                404, f"there is no {what} {name!r}", "`vedette device enrol` enrols a device"
             ) from None
 
     async def delete(self, kind: str, name: str) -> None:

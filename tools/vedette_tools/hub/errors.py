@@ -25,12 +25,14 @@ _CODES = {
 
 
 class RequestError(Exception):
-    """A request that is refused, a device's or the service side's: an HTTP status, and why."""
+    """A request that is refused, a device's or the service side's: an HTTP status, why, and what a
+    person may do about it."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, next_step: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.next_step = next_step
 
     @property
     def code(self) -> str:

@@ -55,7 +55,11 @@ class Identities:
             raise unknown(identity)
         if old is not None:
             if not if_match:
-                raise RequestError(409, f"{identity.described} is there already")
+                raise RequestError(
+                    409,
+                    f"{identity.described} is there already",
+                    "`vedette device show` prints it",
+                )
             _check_etag(old["etag"], if_match)
         now = utc_now()
         record = registry.apply(old or registry.new_record(identity, now), request)
@@ -192,7 +196,7 @@ class Identities:
 
 def unknown(identity: Identity) -> RequestError:
     return RequestError(
-        404, f"there is no {identity.described}: `vedette device list` shows those there are"
+        404, f"there is no {identity.described}", "`vedette device list` shows those there are"
     )
 
 

@@ -48,10 +48,13 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except RequestError as error:
-        message = f"ErrorCode:{error.code};{error.message}"
-        return web.json_response(
-            {"Message": message, "ExceptionMessage": error.message}, status=error.status
-        )
+        body = {
+            "Message": f"ErrorCode:{error.code};{error.message}",
+            "ExceptionMessage": error.message,
+        }
+        if error.next_step:
+            body["NextStep"] = error.next_step
+        return web.json_response(body, status=error.status)
 
 
 @web.middleware
