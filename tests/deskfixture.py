@@ -97,5 +97,6 @@ def desk(tmp_path: Path, deployed: Path) -> Iterator[Desk]:
     shutil.copytree(deployed, tmp_path / "flash")
     desk = Desk(tmp_path)
     desk.write_app("first")
+    desk.board.wait_for("app.py ended")
     yield desk
     desk.board.close()
