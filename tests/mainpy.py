@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from conftest import LANES, device_environment
 
+AGAIN_S = 5
 SECRET = "c2VjcmV0LWtleQ=="
 GOOD = {
     # Nothing listens on port 1: the agent runs and goes on trying.
@@ -58,6 +60,8 @@ class Board:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        # MicroPython's asyncio.wait_for can swallow a KeyboardInterrupt: one presses again.
+        again = threading.Timer(AGAIN_S, process.send_signal, [then])
         assert process.stdout
         lines = []
         for line in process.stdout:
@@ -65,7 +69,9 @@ class Board:
             if until and until in line:
                 assert process.poll() is None
                 process.send_signal(then)
+                again.start()
                 until = ""
+        again.cancel()
         return process.wait(10), "".join(lines)
 
 
