@@ -101,7 +101,7 @@ class HubClient:
         return self._task
 
     async def stop(self):
-        """Says goodbye and closes. Whoever waits gets HubError "stopped"."""
+        """Says goodbye and closes. Whoever waits for the hub's answer gets HubError "stopped"."""
         task, self._task = self._task, None
         if task:
             task.cancel()
