@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-32 run test test-faults test-sdk test-boards test-32 bench lint format lock clean
+.PHONY: help setup setup-32 run test test-faults test-sdk test-boards test-32 bench footprint lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-32: setup-32 ## the device tests on the 32-bit MicroPython only
 
 bench: setup-32 build/sdk/done ## the figures against their budgets; ONLY=tap for some, CI=1 as CI holds them
 	@$(BIN)/python tests/bench/run.py $(if $(CI),--ci) $(if $(ONLY),--only $(ONLY))
+
+footprint: setup-32 ## measure what the code takes, and write docs/footprint.md
+	@$(BIN)/python tests/bench/footprint.py
 
 lint: setup ## ruff, codespell, mypy
 	@$(BIN)/ruff check .
