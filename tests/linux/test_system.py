@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,33 +21,39 @@ from vedette_tools.expand import expand
 from watcher import network  # noqa: F401 - a fixture
 
 HIGH = ("NetworkActivity", "Process", "ListeningPorts")
+LOOK_S = 0.3  # a look at the hub is a connection too, and the table has an end
 TWIN = {
     "CollectorsCore_PriorityIntervals": "0.05,1,1440",
     **{f"{name}_MessageFrequency": "High" for name in HIGH},
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("linux")
+
+
+@pytest.fixture(scope="module")
 def hub(
     network: None,  # noqa: F811
-    tmp_path: Path,
+    folder: Path,
 ) -> Iterator[LocalHub]:
-    hub = LocalHub(tmp_path / "hub")
+    hub = LocalHub(folder / "hub")
     hub.start()
     yield hub
     hub.stop()
 
 
-@pytest.fixture
-def device(tmp_path: Path, hub: LocalHub) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def device(folder: Path, hub: LocalHub) -> Iterator[str]:
     """main.py on the unix port, configured and connected."""
     device = "linux"
-    (tmp_path / "ca.der").write_bytes(ssl.PEM_cert_to_DER_cert(hub.ca.read_text()))
+    (folder / "ca.der").write_bytes(ssl.PEM_cert_to_DER_cert(hub.ca.read_text()))
     config = {"connection_string": hub.create_device(device), "ca": "ca.der"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config))
     hub.set_twin(device, {"microAgent": TWIN})
     process = subprocess.Popen(
-        [LANES["64"], ROOT / "firmware" / "main.py"], cwd=tmp_path, env=device_environment()
+        [LANES["64"], ROOT / "firmware" / "main.py"], cwd=folder, env=device_environment()
     )
     settled(hub, device)
     yield device
@@ -56,16 +63,17 @@ def device(tmp_path: Path, hub: LocalHub) -> Iterator[str]:
 
 def seen(hub: LocalHub, device: str, name: str, **values: object) -> list[Json]:
     """The rows of that event that have these values."""
+    time.sleep(LOOK_S)
     found = rows(hub.events(device), name)
     return [row for row in found if all(row[key] == value for key, value in values.items())]
 
 
-def test_the_hub_is_told_what_ps_and_ss_say(device: str, hub: LocalHub, tmp_path: Path) -> None:
+def test_the_hub_is_told_what_ps_and_ss_say(device: str, hub: LocalHub, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
     server = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     url = f"http://127.0.0.1:{port}/config.json"
     body = wait_for(lambda: fetch(url), bool)
@@ -113,6 +121,7 @@ def flows(hub: LocalHub, device: str, **values: object) -> list[Json]:
 
 def owners(hub: LocalHub, device: str, port: int) -> set[tuple[int, str]]:
     """The processes that connections on this local port belong to."""
+    time.sleep(LOOK_S)
     events = [event for record in hub.events(device) for event in record["body"]["Events"]]
     return {
         (owner["process_id"], owner["process_name"])

@@ -23,7 +23,7 @@ IFF_UP = 1
 LIBC = ctypes.CDLL(None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network() -> Iterator[None]:
     """A network of the test's own, with the loopback only, so that nobody else talks in it.
 
