@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
+# Many tests wait for a clock or a peer, so that more run at once than there are processors.
+JOBS ?= 4
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
@@ -21,7 +23,7 @@ run: setup ## local hub, one agent and a sample application; shows messages unti
 	@$(BIN)/vedette demo $(if $(RUN_SECONDS),--seconds $(RUN_SECONDS))
 
 test: setup-32 ## all quick tests, on the 64-bit and the 32-bit MicroPython
-	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest
+	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-faults: setup-32 ## the long rounds: killing, fuzzing, load (many minutes)
 	@VEDETTE_LANES=64,32 $(BIN)/python -m pytest -m slow
