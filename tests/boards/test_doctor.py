@@ -49,6 +49,7 @@ def test_what_is_not_well_is_told(desk: Desk, at_hub: LocalHub) -> None:  # noqa
     assert states(found)["CA"] == "bad" and states(found)["TLS"] == "bad"
 
 
+@pytest.mark.slow
 def test_a_bare_board_and_no_hub(bare: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VEDETTE_HUB_STATE", "/nowhere")
     found = examined(bare, code=1)

@@ -60,6 +60,7 @@ def test_an_image_for_another_chip_is_refused(loader: RomLoader, tmp_path: Path)
     assert loader.writes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["esp32s3"], indirect=True)
 def test_a_board_with_another_chip_is_refused(loader: RomLoader, tmp_path: Path) -> None:
     firmware = image(tmp_path, "esp32")

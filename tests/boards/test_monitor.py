@@ -71,6 +71,7 @@ def test_levels_are_told_apart(monitor: Monitor) -> None:
     assert monitor.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monitor", [("--level", "error", "--json")], indirect=True)
 def test_a_level_leaves_out_what_is_below(monitor: Monitor) -> None:
     shown = [json.loads(line) for line in monitor.until("an error") + monitor.until("tick")]
@@ -86,6 +87,7 @@ def test_it_goes_on_when_the_board_is_back(desk: Desk, monitor: Monitor) -> None
     monitor.until("tick")
 
 
+@pytest.mark.slow
 def test_a_level_that_is_none(desk: Desk) -> None:
     error = desk.vedette("monitor", "--level", "warn", code=1)
     assert "did you mean warning?" in error

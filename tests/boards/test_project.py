@@ -91,7 +91,7 @@ def test_a_right_project(tmp_path: Path) -> None:
     assert "vedette init" in vedette("check", tmp_path / "none", code=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_is_a_project_or_is_told(
     tmp_path_factory: pytest.TempPathFactory, text: str

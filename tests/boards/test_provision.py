@@ -76,6 +76,7 @@ def test_the_key_goes_where_no_file_shows_it(desk: Desk, at_hub: LocalHub) -> No
     assert kept.startswith("HostName=localhost:") and "SharedAccessKey=" in kept
 
 
+@pytest.mark.slow
 def test_the_password_is_never_in_the_project(
     desk: Desk, at_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_the_password_is_never_in_the_project(
     assert config["network"] == {"type": "wifi", "ssid": "s", "password": "hush hush"}
 
 
+@pytest.mark.slow
 def test_another_board_is_refused(desk: Desk, at_hub: LocalHub) -> None:
     (desk.project / "config.toml").write_text('board = "NUCLEO_F767ZI"\ndevice = "d"\n')
     before = desk.files()
