@@ -39,7 +39,7 @@ class Owners:
 class Watched:
     def __init__(self):
         packets._open = lambda: None
-        packets._addresses = lambda: {_HERE, _HERE6}
+        packets._addresses = lambda: {_HERE: 2, _HERE6: 2, bytes((127, 0, 0, 1)): 1}
         self.table = flowtable.FlowTable(policy=flowtable.DROP_OLDEST)
         self.tried = []
         self.owners = Owners()
@@ -47,8 +47,8 @@ class Watched:
             self.table, Own(self.table), self.owners, lambda *ends: self.tried.append(ends)
         )
 
-    def take(self, data, kind):
-        self.packets._take(data, kind)
+    def take(self, data, kind, index=2):
+        self.packets._take(data, kind, index)
 
     def flows(self):
         view = bytearray(self.table.snapshot_size())
@@ -87,6 +87,17 @@ def test_what_is_own_or_passed_on_is_not_counted():
     watched.take(_v4(17, _THERE, bytes((10, 0, 0, 8)), _udp(53, 5000, 40)), _HOST)
     watched.take(_v4(17, bytes((10, 0, 0, 8)), _THERE, _udp(53, 5000, 40)), _OUTGOING)
     assert watched.flows() == []
+
+
+def test_a_packet_of_a_bridge_is_counted_on_one_of_its_interfaces():
+    watched = Watched()
+    packet = _v4(17, _THERE, _HERE, _udp(53, 5000, 40))
+    watched.take(packet, _HOST, index=3)
+    watched.take(packet, _HOST, index=2)
+    ((*_, received, _, hits),) = watched.flows()
+    assert (received, hits) == (40, 1)
+    watched.take(_v4(17, _HERE, _HERE, _udp(5000, 53, 40)), _OUTGOING, index=1)
+    assert len(watched.flows()) == 1  # this system to itself, over the loopback
 
 
 def test_what_comes_for_a_group_has_no_local_address():

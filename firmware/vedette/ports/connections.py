@@ -11,6 +11,8 @@ from flowtable import IN, OUT, TCP, UDP
 from micropython import const
 from nettap import netlink, protocols, sock_diag
 
+from .. import log
+
 _PERIOD_MS = const(1000)
 _PERIOD_MAX_MS = const(10000)
 _SHARE = const(250)  # a look may take this part of the time
@@ -52,7 +54,12 @@ class Connections:
             self._gone = None
 
     async def run(self):
-        """Runs for ever. Errors: OSError without sock_diag."""
+        """Runs for ever, or not at all where the kernel has no sock_diag."""
+        try:
+            await self.look()
+        except OSError as error:
+            log.warning("connections of other programs are not seen: errno %d" % error.errno)
+            return
         while True:
             began = time.clock()  # of this process, not of those that wait beside it
             await self.look()

@@ -25,13 +25,15 @@ _PACKETS_MAX = const(64)  # taken in one turn; then a pause, so that a flood doe
 _PAUSE_MS = const(50)
 _FLOWS_MAX = const(256)
 _LOOK_MS = const(1000)
-_TYPE = const(10)  # in struct sockaddr_ll
+_INDEX = const(4)  # in struct sockaddr_ll and struct ifaddrmsg
+_TYPE = const(10)
 _BROADCAST = const(1)
 _MULTICAST = const(2)
 _OUTGOING = const(4)
 _IPV4 = const(20)  # bytes of the headers
 _IPV6 = const(40)
 _LOOPBACK = const(127)
+_LOCALHOST = b"\x7f\0\0\x01"
 _GET_ADDRESSES = const(22)  # RTM_GETADDR, linux/rtnetlink.h
 _IFA_ADDRESS = const(1)
 _IFA_LOCAL = const(2)
@@ -83,9 +85,9 @@ def _open():
 
 
 def _addresses():
-    """The addresses that this system has now, as bytes. Errors: OSError."""
+    """{address: index of its interface} of what this system has now. Errors: OSError."""
     return {
-        data[start:stop]
+        data[start:stop]: struct.unpack_from("I", data, at + _INDEX)[0]
         for data, at, end in netlink.dump(netlink.ROUTE, _GET_ADDRESSES, bytes(8))
         for kind, start, stop in netlink.attributes(data, at + 8, end)
         if kind in (_IFA_ADDRESS, _IFA_LOCAL)
@@ -117,14 +119,14 @@ class Packets:
                     data, address = self._link.recvfrom(_HEAD)
                 except OSError:  # no more
                     break
-                self._take(data, address[_TYPE])
+                self._take(data, address[_TYPE], struct.unpack_from("I", address, _INDEX)[0])
             else:
                 await asyncio.sleep_ms(_PAUSE_MS)
 
     def close(self):
         self._link.close()
 
-    def _take(self, data, kind):
+    def _take(self, data, kind, index):
         # This is before the kernel has looked whether a packet is well made.
         if len(data) < _IPV4:
             return
@@ -144,8 +146,8 @@ class Packets:
             laddr, raddr, lport, rport = raddr, laddr, rport, lport
         if kind in (_BROADCAST, _MULTICAST) or not any(laddr):
             laddr = None
-        elif not self._is_ours(laddr):
-            return  # passed on, for others
+        elif not self._is_ours(laddr, index):
+            return
         if protocol == TCP:
             self._tried(laddr, lport, raddr, rport)
         elif protocol != UDP:
@@ -153,14 +155,17 @@ class Packets:
         elif not self._own.has_port(lport):
             self._count((UDP, laddr, lport, raddr, rport), way, max(length - 8, 0))
 
-    def _is_ours(self, address):
-        if address in self._addresses or len(address) == 4 and address[0] == _LOOPBACK:
+    def _is_ours(self, address, index):
+        # What has another address is passed on, for others. What is on another interface than its
+        # address is a packet of a bridge or a VLAN, which is seen again on that.
+        if len(address) == 4 and address[0] == _LOOPBACK:
             return True
-        if time.ticks_diff(time.ticks_ms(), self._looked) < _LOOK_MS:
-            return False
-        self._looked = time.ticks_ms()
-        self._addresses = _addresses()
-        return address in self._addresses
+        found = self._addresses.get(address)
+        if found is None and time.ticks_diff(time.ticks_ms(), self._looked) >= _LOOK_MS:
+            self._looked = time.ticks_ms()
+            self._addresses = _addresses()
+            found = self._addresses.get(address)
+        return found is not None and index in (found, self._addresses.get(_LOCALHOST))
 
     def _count(self, key, way, size):
         known = self._flows.get(key)
