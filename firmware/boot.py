@@ -3,8 +3,8 @@
 import os
 import sys
 
-# `vedette deploy` writes `current` last. Where no rename replaces (FAT) there is none for a moment,
-# and both versions are whole.
+# `vedette deploy` writes `current` last. Where no rename replaces (FAT) there is none for a
+# moment, and both versions are whole.
 folder = "v-a"
 try:
     with open("current") as file:
