@@ -45,7 +45,7 @@ test-boards: setup-32 ## deploying and flashing, on pseudo-terminals; the quick 
 test-32: setup-32 ## the device tests on the 32-bit MicroPython only
 	@VEDETTE_LANES=32 $(BIN)/python -m pytest tests/unit
 
-bench: setup-32 build/sdk/done ## the figures against their budgets; ONLY=tap for some, CI=1 as CI holds them
+bench: setup-32 $(if $(ONLY),,build/sdk/done) ## the figures against their budgets; ONLY=tap for some, CI=1 as CI holds them
 	@$(BIN)/python tests/bench/run.py $(if $(CI),--ci) $(if $(ONLY),--only $(ONLY))
 
 footprint: setup-32 ## measure what the code takes, and write docs/footprint.md
