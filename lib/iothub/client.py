@@ -144,7 +144,8 @@ class HubClient:
     def on_desired(self, callback):
         """`callback(desired, version, full)` for the twin's desired properties.
 
-        With all of them (full) after each connect, and with what changed at each change.
+        With all of them (full) after each connect and when a callback was added since, and with
+        what changed at each change.
         """
         self.desired.append(callback)
         self._greeted = False
