@@ -18,6 +18,7 @@ CLOSE = const(7)  # of UDP: not connected
 
 _BY_FAMILY = const(20)  # SOCK_DIAG_BY_FAMILY
 _ANY_STATE = const(0xFFF)
+_MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"  # RFC 4291 section 2.5.5.2
 _ANY_COOKIE = b"\xff" * 8
 _TCP_DESTROYED = const(0b101)  # SKNLGRP_INET_TCP_DESTROY and _INET6_TCP_DESTROY
 _INFO = const(2)  # INET_DIAG_INFO
@@ -75,7 +76,12 @@ def _end(data, at, port, address):
     size = 16 if data[at] == INET6 else 4
     port += at
     address += at
-    return bytes(data[address : address + size]), data[port] << 8 | data[port + 1]
+    return plain(bytes(data[address : address + size])), data[port] << 8 | data[port + 1]
+
+
+def plain(address):
+    """An address of 4 or 16 bytes; IPv4 in the form of IPv6 as the 4 bytes that it is."""
+    return address[12:] if address[:12] == _MAPPED else address
 
 
 def cookie(data, at):

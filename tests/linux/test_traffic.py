@@ -95,6 +95,18 @@ def test_a_connection_that_is_gone_at_once_is_seen_from_both_ends(
         assert soon(watcher, server.port, 2) == both_ends(server, port, 1)
 
 
+def test_ipv4_of_a_socket_of_ipv6_is_one_sighting_of_ipv4(watcher: Watcher) -> None:
+    watcher.need("gone")
+    watcher.need("packets")
+    with closing(Server()) as server, socket.socket(socket.AF_INET6) as client:
+        client.connect(("::ffff:127.0.0.1", server.port))
+        port = client.getsockname()[1]
+        server.ask(client)
+        for _ in range(3):
+            watcher.ask("look")
+        assert watcher.flows(server.port) == both_ends(server, port, 1)
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 @pytest.mark.parametrize("timeout", [None, 5], ids=["waiting", "not-waiting"])
 def test_a_refused_connection_is_a_flow_without_bytes(

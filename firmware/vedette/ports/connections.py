@@ -1,7 +1,7 @@
 """The connections of all programs on Linux, into the flow table, by sock_diag(7).
 
-TCP's own counters give the bytes, for every user. A connection that comes and goes between two
-looks is seen by an administrator (CAP_NET_ADMIN) only, whom the kernel tells of sockets that go.
+TCP's own counters give the bytes. A connection that comes and goes between two looks is seen as
+the kernel tells of sockets that go, older kernels only an administrator (CAP_NET_ADMIN).
 """
 
 import asyncio

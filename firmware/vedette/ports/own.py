@@ -32,7 +32,8 @@ class Own:
 
     def _opened(self, protocol, direction, laddr, lport, raddr, rport, app=0):
         if len(self._flows) < _FLOWS_MAX:
-            self._flows.add(lport if protocol == UDP else (lport, raddr, rport))
+            remote = sock_diag.plain(raddr or b""), rport
+            self._flows.add(lport if protocol == UDP else (lport,) + remote)
         return self._open(protocol, direction, laddr, lport, raddr, rport, app)
 
     def open(self, protocol, direction, laddr, *rest):
@@ -52,12 +53,11 @@ class Own:
 
     def has(self, inode, lport, remote):
         """Whether a TCP socket is own. `remote` is (address, port), `inode` 0 of a closed one."""
-        raddr, rport = remote
         if inode and inode not in self._inodes:  # it may be new, and so may be one of ours
             self._inodes = set(proc.inodes("self"))
         # The tap cannot always tell the local port.
         tapped = any(
-            (port, raddr, rport) in flows
+            (port,) + remote in flows
             for flows in (self._flows, self._flows_before)
             for port in (lport, 0)
         )
