@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from deskfixture import Desk
+from vedette_tools import deployment, mpy
 from vedette_tools.board_link import BoardLink
 
 
@@ -33,6 +34,12 @@ def test_what_is_on_a_board_is_listed(deployed: Path) -> None:
     assert {"boot.py", "main.py", "v-a/app.mpy", "v-a/vedette/agent.mpy"} <= listed
     files = {path.relative_to(deployed).as_posix() for path in deployed.rglob("*.*py")}
     assert files == listed
+
+
+def test_a_chip_is_sent_no_port_to_a_host() -> None:
+    host, chip = (set(deployment.files_for(march, None)) for march in ("x64", "armv7m"))
+    assert host - chip == set(mpy.HOST_ONLY) and not chip - host
+    assert "vedette/ports/board.mpy" in chip
 
 
 @pytest.mark.slow

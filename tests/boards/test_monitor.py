@@ -25,9 +25,9 @@ async def main():
 
 
 class Monitor:
-    def __init__(self, desk: Desk, *words: str) -> None:
+    def __init__(self, desk: Desk, *words: str, command: str = "monitor") -> None:
         self._process = subprocess.Popen(
-            [COMMAND, "monitor", *words],
+            [COMMAND, command, *words],
             env={**os.environ, "VEDETTE_PORT": str(desk.board.port)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -91,3 +91,15 @@ def test_it_goes_on_when_the_board_is_back(desk: Desk, monitor: Monitor) -> None
 def test_a_level_that_is_none(desk: Desk) -> None:
     error = desk.vedette("monitor", "--level", "warn", code=1)
     assert "did you mean warning?" in error
+
+
+@pytest.mark.slow
+def test_run_deploys_and_then_shows(desk: Desk) -> None:
+    (desk.project / "app.py").write_text(APP)
+    shown = Monitor(desk, str(desk.project), command="run")
+    try:
+        lines = shown.until("tick")
+        assert "it runs" in lines and any("1 files sent" in line for line in lines)
+        assert shown.stop() == 0
+    finally:
+        shown.close()

@@ -150,10 +150,14 @@ class BoardLink:
             raise _not_opened(port) from None
 
     def __enter__(self) -> BoardLink:
+        self.interrupt()
+        return self
+
+    def interrupt(self) -> None:
+        """Interrupt the board's program; also after `start`."""
         with self._guarded("reset"):
             self._transport.enter_raw_repl()
             self._transport.exec(ON_BOARD)
-        return self
 
     def __exit__(
         self,

@@ -80,6 +80,8 @@ def files_for(march: str, project: Path | None) -> dict[str, bytes]:
         for path in sorted(compiled.rglob("*"))
         if path.is_file() and path.with_suffix(".py").name not in ROOT_FILES
     }
+    if march not in mpy.HOSTS:
+        files = {path: data for path, data in files.items() if path not in mpy.HOST_ONLY}
     for path in sorted(project.rglob("*.py")) if project else ():
         relative = path.relative_to(project) if project else path
         if any(part.startswith(".") for part in relative.parts):

@@ -56,6 +56,15 @@ LINUX_ONLY = (
     "vedette/ports/traffic.py",
 )
 
+# The port to a host: simulated boards load it, chips never do.
+HOST_ONLY = (
+    "nettap/linux.mpy",
+    "nettap/netlink.mpy",
+    "nettap/sock_diag.mpy",
+    "vedette/ports/unix.mpy",
+)
+HOSTS = ("x86", "x64")
+
 
 def architecture(micropython: Path) -> str:
     """The native architecture of an interpreter, as mpy-cross names it. Errors: CommandError."""

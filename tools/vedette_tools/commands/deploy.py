@@ -65,31 +65,27 @@ def put(
         if not romfs:
             with bar("sending", plan.size) as progress:
                 deployment.apply(link, plan, progress)
-    if romfs:
-        rom.write(port, rom.image(files))
-    return {**report, **_start(port, plan, saved, in_force=not romfs)}
-
-
-def _start(port: str, plan: Plan, saved: deployment.Saved, *, in_force: bool) -> dict[str, str]:
-    """Starts what was deployed, and puts back what was before where it does not come up."""
+            return {**report, **_start(link, saved)}
+    rom.write(port, rom.image(files))
     with BoardLink(port) as link:
-        if not in_force:
-            deployment.put_in_force(link, plan)
-        configured = link.digest(provisioning.CONFIG) is not None
-        state, said = deployment.start(link, START_S)
+        deployment.put_in_force(link, plan)
+        return {**report, **_start(link, saved)}
+
+
+def _start(link: BoardLink, saved: deployment.Saved) -> dict[str, str]:
+    """Starts what was deployed, and puts back what was before where it does not come up."""
+    configured = link.digest(provisioning.CONFIG) is not None
+    state, said = deployment.start(link, START_S)
     if not configured:
         said = "there is no config.json yet: `vedette provision` makes it"
         return {"state": "unconfigured", "says": said}
     if state is not Start.FAILS:
         return {"state": state.value, "says": said}
-    with BoardLink(port) as link:
-        if deployment.roll_back(link, saved):
-            what, code = (
-                "the new version does not come up; the one before is in force",
-                ROLLED_BACK,
-            )
-        else:
-            what, code = "the version does not come up, and there is none before it", FAILED
+    link.interrupt()
+    if deployment.roll_back(link, saved):
+        what, code = "the new version does not come up; the one before is in force", ROLLED_BACK
+    else:
+        what, code = "the version does not come up, and there is none before it", FAILED
     next_step = "`vedette monitor --reset` shows what the board says"
     raise CommandError(what, why=said, next_step=next_step, code=code)
 
