@@ -7,7 +7,7 @@ from micropython import const
 
 VERSION = "0.1.0"
 
-_CLOSE = const(1024)  # bytes between two collections of garbage
+_CLOSE = const(2048)  # bytes between two collections of garbage
 
 
 def start(*args, outbox_size=13312, **kwargs):
