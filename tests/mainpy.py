@@ -79,8 +79,8 @@ class Board:
 def state(pid: int) -> str:
     """A process's state as proc(5) names it; "S" while it waits for something.
 
-    The unix port raises KeyboardInterrupt inside the signal's handler: in the midst of a collection
-    of garbage that leaves the heap locked, which no board does.
+    The unix port raises KeyboardInterrupt inside the signal's handler: while garbage is collected,
+    that leaves the heap locked. No board does so.
     """
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
