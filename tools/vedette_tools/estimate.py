@@ -38,7 +38,7 @@ OBJECTS = 3.5  # objects take so many times the bytes of columns
 
 # Heap on 32 bit with .mpy loaded from files: `make bench`, agent.heap_steady_ram, less table and
 # outbox of this size.
-AGENT_HEAP = 106_000
+AGENT_HEAP = 90_000
 SLOT = 48
 SLOTS = 256
 OUTBOX = 13312
