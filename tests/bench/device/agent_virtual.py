@@ -117,7 +117,7 @@ async def day():
 async def soak(intervals):
     hub = Hub(
         {
-            "CollectorsCore_PriorityIntervals": "0.05,0.1,0.2",
+            "CollectorsCore_PriorityIntervals": "0.05,0.1,60",
             "NetworkActivity_MessageFrequency": "High",
         }
     )
