@@ -6,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from vedette_tools import deployment, mpy
 from vedette_tools.boards import Board
 from vedette_tools.errors import CommandError
+from vedette_tools.programs import installed
 
-MICROPYTHON = Path(sys.executable).with_name("micropython")
+MICROPYTHON = installed("micropython")
 DAY_S = 86400
 UNIT = 4096  # bytes the hub meters by; on the free tier
 FREE_UNIT = 512

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 from vedette_tools.boards import Board
 from vedette_tools.errors import INVALID, NO_BOARD, CommandError, reason
+from vedette_tools.programs import run_shown
 
 IMAGE_MAGIC = 0xE9  # esp_image_header_t; the chip's id is 16 bits at 12
 CHIP_ID_AT = 12
@@ -71,13 +71,7 @@ def flash(board: Board, firmware: Path, port: str, *, erase: bool) -> None:
     command = [sys.executable, "-m", "esptool", "--chip", board.chip, "--port", port]
     command += ["--after", "hard-reset", "write-flash", *(["--erase-all"] if erase else [])]
     command += [hex(board.flash_offset or 0), str(firmware)]
-    show = sys.stderr.isatty()
-    done = subprocess.run(
-        command,
-        stdout=sys.stderr if show else subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    done = run_shown(command)
     if done.returncode:
         raise _explained(board, port, done.stdout or "")
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from vedette_tools.errors import INVALID, CommandError, reason
+from vedette_tools.programs import installed
 
 NAME = "device"
 PORT = "port"
@@ -138,7 +138,7 @@ def run(
 
 def _run_one(device: dict[str, str], words: list[str]) -> Outcome:
     environment = {**os.environ, **({"VEDETTE_PORT": device[PORT]} if PORT in device else {})}
-    program = Path(sys.executable).with_name("vedette")
+    program = installed("vedette")
     try:
         done = subprocess.run(
             [program, *words, "--json"],

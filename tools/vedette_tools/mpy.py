@@ -5,12 +5,13 @@ Compiled code needs a quarter of the heap that sources need, and half of that ag
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from vedette_tools.errors import CommandError
+from vedette_tools.programs import installed
 
 ROOT = Path(__file__).resolve().parents[2]
 MPY_VERSION = 6
@@ -117,17 +119,21 @@ def compile_all(march: str, optimise: int = 3) -> Path:
 
 
 def romfs(march: str) -> Path:
-    """The ROMFS image of all code for one architecture, made by mpremote. Errors: CommandError."""
+    """The ROMFS image of all code for one architecture. Errors: CommandError."""
     with _alone():
         folder = _compile_all(march, 3)
         image, record = folder.with_suffix(".romfs"), folder.with_suffix(".json")
         if not image.exists() or image.stat().st_mtime_ns < record.stat().st_mtime_ns:
-            mpremote = Path(sys.executable).with_name("mpremote")
-            command = [str(mpremote), "romfs", "--output", str(image), "build", str(folder)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise CommandError(f"mpremote makes no ROMFS image: {done.stderr.strip()}")
+            image.write_bytes(image_of(folder))
         return image
+
+
+def image_of(folder: Path) -> bytes:
+    """The ROMFS image of a folder, made by mpremote."""
+    from mpremote.romfs import make_romfs  # type: ignore[import-untyped]
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the tree
+        return bytes(make_romfs(str(folder), mpy_cross=False))
 
 
 def simulated_board(program: Path, heap: str, board: Path) -> tuple[list[str], dict[str, str]]:
@@ -180,17 +186,15 @@ def _compile_all(march: str, optimise: int) -> Path:
 
 def _compile(source: Path, target: Path, options: list[str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(_compiler()), *options, "-o", str(target), str(source)]
+    command = [str(installed("mpy-cross")), *options, "-o", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise CommandError(f"{source} does not compile: {done.stderr.strip()}")
 
 
-def _compiler() -> Path:
-    return Path(sys.executable).with_name("mpy-cross")
-
-
 @cache
 def _compiler_version() -> str:
-    done = subprocess.run([_compiler(), "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [installed("mpy-cross"), "--version"], capture_output=True, text=True, check=True
+    )
     return done.stdout

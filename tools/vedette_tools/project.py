@@ -16,7 +16,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import tomllib
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any
 
 from vedette_tools import boards, mpy
 from vedette_tools.errors import INVALID, CommandError, did_you_mean, reason
+from vedette_tools.programs import installed
 
 CONFIG = "config.toml"
 APP = "app.py"
@@ -197,7 +197,7 @@ def _asked(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps({**GIVEN, **config}, default=str))
         done = subprocess.run(
-            [Path(sys.executable).with_name("micropython"), "-c", CHECK],
+            [installed("micropython"), "-c", CHECK],
             cwd=folder,
             env={**os.environ, "MICROPYPATH": f"{path}:.frozen"},
             input=json.dumps(settings, default=str),

@@ -6,18 +6,14 @@ has one; else it has none until the writing is done.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from mpremote.romfs import make_romfs  # type: ignore[import-untyped]
-
+from vedette_tools import mpy
 from vedette_tools.board_link import BoardLink
 from vedette_tools.errors import INVALID, NO_BOARD, CommandError
+from vedette_tools.programs import installed, run_shown
 
 FOLDER = "rom"
 SIZE = """
@@ -35,8 +31,7 @@ def image(files: Mapping[str, bytes]) -> bytes:
             target = Path(folder, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints the tree
-            return bytes(make_romfs(folder, mpy_cross=False))
+        return mpy.image_of(Path(folder))
 
 
 def check_room(link: BoardLink, made: bytes) -> None:
@@ -60,15 +55,9 @@ def write(port: str, made: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "image.romfs")
         path.write_bytes(made)
-        mpremote = Path(sys.executable).with_name("mpremote")
-        command = [str(mpremote), "connect", port, "resume", "romfs", "deploy", str(path)]
-        show = sys.stderr.isatty()
-        done = subprocess.run(
-            command,
-            stdout=sys.stderr if show else subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        command = [str(installed("mpremote")), "connect", port, "resume"]
+        command += ["romfs", "deploy", str(path)]
+        done = run_shown(command)
     if done.returncode:
         lines = (done.stdout or "").strip().splitlines()
         raise CommandError(

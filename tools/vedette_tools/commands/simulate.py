@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from vedette_tools import mpy
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.connection import parse_connection_string, state_directory
 from vedette_tools.errors import CommandError
+from vedette_tools.programs import installed
 from vedette_tools.roots import der_files
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,7 +47,7 @@ def simulate(
     """Run the agent as on a board, until Ctrl-C; without --app, it runs alone."""
     if not HEAP.fullmatch(heap):
         raise CommandError(f"--heap {heap!r} is not a size such as 160k or 2m")
-    program = (micropython or Path(sys.executable).with_name("micropython")).absolute()
+    program = (micropython or installed("micropython")).absolute()
     if not os.access(program, os.X_OK):
         raise CommandError(f"{program} cannot be run. Give --micropython, or run `make setup`")
     fields = parse_connection_string(connection_string)
