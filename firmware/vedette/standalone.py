@@ -39,13 +39,7 @@ def _start(config, store):
     try:
         from iothub import HubError
 
-        if sys.platform == "linux":
-            try:
-                from .ports.system import ARGUMENTS
-
-                config = dict(ARGUMENTS, **config)
-            except ImportError:  # a simulated board
-                pass
+        config = dict(cold.call("ports", "load").alone(), **config)
         try:
             agent = start(**config)
         except (HubError, ValueError) as error:

@@ -17,13 +17,8 @@ from measures import Budget, Samples, command, device, measure
 from vedette_tools import mpy
 from vedette_tools.connection import NotFound
 
-# What a board loads in place of what the simulated one of the 32-bit lane does.
-ON_BOARD = {
-    "vedette/ports/unix.mpy": ["vedette/ports/board.mpy"],
-    "nettap/linux.mpy": ["nettap/board.mpy", "nettap/file.mpy"],
-    "nettap/sock_diag.mpy": [],
-    "nettap/netlink.mpy": [],
-}
+# What a board loads in place of `mpy.HOST_ONLY`, which the simulated one of the 32-bit lane does.
+BOARD_PORT = ("nettap/board.mpy", "vedette/ports/board.mpy")
 BOARD = "armv7m"
 FACTOR = 240
 DEVICE = "bench"
@@ -66,9 +61,8 @@ def heap() -> Samples:
 def mpy_bytes(files: list[str]) -> int:
     """The size of these .mpy files, compiled for a board."""
     folder = mpy.compile_all(BOARD)
-    names = [name.lstrip("/") for name in files]
-    on_board = [other for name in names for other in ON_BOARD.get(name, [name])]
-    return sum((folder / name).stat().st_size for name in on_board)
+    names = {name.lstrip("/") for name in files} - set(mpy.HOST_ONLY) | set(BOARD_PORT)
+    return sum((folder / name).stat().st_size for name in names)
 
 
 @measure(

@@ -6,7 +6,7 @@ twin's contract without a module, or whose module this platform lacks, is not co
 
 from iothub import clock
 
-from .. import messages
+from .. import log, messages
 
 # These aggregate between two collections, and stay loaded. The others are made when they are due.
 RESIDENT = ("NetworkActivity", "Process")
@@ -39,6 +39,18 @@ class Base:
         seconds = now - since[self.name]
         since[self.name] = now
         return seconds
+
+    def finish(self, waiting):
+        """Hands over at the end of an interval; counts it when that had to wait, and says so."""
+        if not self.hand_over():
+            self.agent.counters["collections_deferred"] += 1
+            log.warning("no room in the outbox: the " + waiting)
+
+    def gave_way(self, count, what):
+        """Complains that so many of a full cache gave way to newer ones, if any did."""
+        if count:
+            text = "%d %s gave way to newer ones: raise it, or shorten the interval"
+            self.agent.complain(self.name + "_CacheSize", text % (count, what))
 
     def head(self):
         return messages.head(self.event, self.event_type, self.category)

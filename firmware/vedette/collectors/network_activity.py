@@ -9,7 +9,7 @@ from flowtable import DROP_NEW, DROP_OLDEST
 from iothub import clock
 from nettap import sockets
 
-from .. import flows, log, tap
+from .. import flows, tap
 from ..messages import FRAME_MAX
 from ..outbox import FLOWS, OBJECTS
 from . import Base
@@ -53,16 +53,10 @@ class Collector(Base):
         self.table.tick(now - self.agent.since[self.name])
 
     async def collect(self):
-        if not self.hand_over():
-            self.agent.counters["collections_deferred"] += 1
-            log.warning("no room in the outbox: the flows stay in the table")
+        self.finish("flows stay in the table")
         evicted = self.table.evicted - self._evicted
-        if evicted:
-            self._evicted += evicted
-            self.agent.complain(
-                "NetworkActivity_CacheSize",
-                "%d flows gave way to newer ones: raise it, or shorten the interval" % evicted,
-            )
+        self._evicted += evicted
+        self.gave_way(evicted, "flows")
 
     def hand_over(self, priority=None):
         """Moves the flows into the outbox, `priority` (0 High) instead of the twin's, if given."""

@@ -54,19 +54,12 @@ class Collector(Base):
         self._rows[key] = [when, pid, parent, line, user, kind, 1]
 
     async def collect(self):
-        if not self.hand_over():
-            self.agent.counters["collections_deferred"] += 1
-            log.warning("no room in the outbox: the processes stay in memory")
+        self.finish("processes stay in memory")
         if self._watch.lost:
             log.warning("the kernel dropped process events %d times" % self._watch.lost)
             self._watch.lost = 0
-        if self._evicted:
-            self.agent.complain(
-                "Process_CacheSize",
-                "%d processes gave way to newer ones: raise it, or shorten the interval"
-                % self._evicted,
-            )
-            self._evicted = 0
+        self.gave_way(self._evicted, "processes")
+        self._evicted = 0
 
     def hand_over(self):
         self._watch.settle()

@@ -180,6 +180,11 @@ def secret(name):
         return None
 
 
+def alone():
+    """What `vedette.start` gets where the agent is alone; config.json may say otherwise."""
+    return {}
+
+
 def set_clock(unix_seconds):
     """Sets the board's clock, which is the wall clock."""
     import machine

@@ -5,6 +5,8 @@ import sys
 
 from micropython import const
 
+from . import lines
+
 _LINES_MAX = const(512)  # of one file
 _NICS_MAX = const(8)
 _NAME_MAX = const(64)
@@ -13,10 +15,9 @@ _NAME_MAX = const(64)
 def _lines(path):
     """Yields the lines of a file; none where it cannot be read."""
     try:
-        with open(path) as file:
-            for _, line in zip(range(_LINES_MAX), file):
-                yield line
-    except (OSError, UnicodeError):
+        for _, line in zip(range(_LINES_MAX), lines(path)):
+            yield line
+    except (OSError, RuntimeError):
         pass
 
 
@@ -175,6 +176,20 @@ def watchdog(seconds):
 def secret(name):
     """The string kept under that name out of the file system; None: a host has no such place."""
     return None
+
+
+def alone():
+    """What `vedette.start` gets where the agent is alone; config.json may say otherwise.
+
+    On Linux it watches the whole system; a simulated board has not the code for that.
+    """
+    if sys.platform != "linux":
+        return {}
+    try:
+        from .system import ARGUMENTS
+    except ImportError:
+        return {}
+    return ARGUMENTS
 
 
 def set_clock(unix_seconds):
