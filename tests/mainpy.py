@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import LANES, device_environment
@@ -68,21 +69,25 @@ class Board:
         for line in process.stdout:
             lines.append(line)
             if until and until in line:
-                wait_for(lambda: state(process.pid), lambda found: found == "S")
-                process.send_signal(then)
+                signal_at_rest(process, then)
                 again.start()
                 until = ""
         again.cancel()
         return process.wait(10), "".join(lines)
 
 
-def state(pid: int) -> str:
-    """A process's state as proc(5) names it; "S" while it waits for something.
+def signal_at_rest(process: subprocess.Popen[Any], number: signal.Signals) -> None:
+    """Sends a MicroPython process a signal while it waits for something.
 
     The unix port raises KeyboardInterrupt inside the signal's handler: while garbage is collected,
     that leaves the heap locked. No board does so.
     """
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def state() -> str:  # as proc(5) names it
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    wait_for(state, lambda found: found in ("S", "Z"))
+    process.send_signal(number)
 
 
 @pytest.fixture(params=LANES)

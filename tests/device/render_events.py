@@ -6,30 +6,11 @@ micropython render_events.py FORM   Prints one message as a JSON line.
 import asyncio
 import sys
 
-from iothub import HubError
+from hub_client import Client
 from vedette import messages, starts
 from vedette.agent import Agent
 from vedette.outbox import Outbox
 from vedette.store import Store
-
-
-class Client:
-    """Stands in for the hub client."""
-
-    connected = False
-    stats = {"connects": 1}
-
-    def on_connection(self, callback):
-        pass
-
-    def on_desired(self, callback):
-        pass
-
-    def on_method(self, name, handler):
-        pass
-
-    async def report(self, patch):
-        raise HubError("closed", "stand-in")
 
 
 class Evidence:
@@ -43,7 +24,9 @@ class Evidence:
 
 
 async def main(form):
-    agent = Agent(Client(), False, False, Store("/nonexistent"), Outbox(16384))
+    client = Client()
+    client.connected = False
+    agent = Agent(client, False, False, Store("/nonexistent"), Outbox(16384))
     agent.settings.apply({"Message_Format": form})
     agent.start()
     for name in ("SystemInformation", "Heartbeat", "Statistics"):

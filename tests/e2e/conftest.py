@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from hubfixture import LocalHub, hub, own_hub, wait_for  # noqa: F401 - fixtures
+from mainpy import AGAIN_S, signal_at_rest
 from vedette_tools import mpy
 from vedette_tools.expand import expand
 
@@ -19,6 +21,7 @@ MICROPYTHON = Path(sys.executable).with_name("micropython")
 MPY32 = Path(__file__).resolve().parents[2] / "build" / "mpy32" / "micropython"
 DEVICE_CODE = Path(__file__).resolve().parents[1] / "device"
 STOP_TIMEOUT_S = 15
+STOP_TRIES = 3
 
 Json = dict[str, Any]
 
@@ -77,9 +80,12 @@ class Agent:
     def stop(self) -> int:
         """End it as Ctrl-C does; returns the exit code."""
         assert self._process
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        return self._process.wait(STOP_TIMEOUT_S)
+        for _ in range(STOP_TRIES):  # one can be swallowed: see mainpy
+            if self._process.poll() is None:
+                signal_at_rest(self._process, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(AGAIN_S)
+        raise AssertionError("it does not end: " + self.log)
 
     def kill9(self) -> None:
         """`kill -9`, as when a board loses its power."""

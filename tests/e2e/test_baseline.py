@@ -6,17 +6,17 @@ from hubfixture import LocalHub
 from vedette_tools.expand import expand
 
 from .conftest import QUICK, Agent, Json
-from .peers import udp_sink
 
 APP = """
 import asyncio, socket
 
 async def main():
     listener = socket.socket()
-    listener.bind(socket.getaddrinfo("127.0.0.1", %d)[0][-1])
+    listener.bind(socket.getaddrinfo("127.0.7.1", %d)[0][-1])
     listener.listen(1)
     await asyncio.sleep(3600)
 """
+PORT = 18080  # on an address that nothing else uses
 TWIN = {
     **QUICK,
     "Baseline_MessageFrequency": "High",
@@ -40,15 +40,14 @@ def test_a_port_that_listens_is_told_of_until_the_twin_allows_it(
 ) -> None:
     connection_string = hub.create_device("baseline")
     hub.set_twin("baseline", {"microAgent": TWIN})
-    with udp_sink() as sink:  # its number is free for TCP as well
-        agent.start(connection_string, APP % sink.port)
-        records = hub.wait_events("baseline", lambda records: bool(found(records, 3, 2)))
-        (row,) = found(records, 3, 2)[0]
-        assert row["check_id"].endswith("-Network-2.8") and row["result"] == "Fail"
-        assert row["error"] == f"TCP {sink.port}"
-        allowed = {**TWIN, "Baseline_CustomChecks": f"Network-2.8||listening {sink.port}||"}
-        hub.set_twin("baseline", {"microAgent": allowed})
-        hub.wait_events("baseline", lambda records: [] in found(records, 3, 3))
-        off = {"Baseline_ChecksDisabled": "2.7, 2.8"}
-        hub.set_twin("baseline", {"microAgent": off})
-        hub.wait_events("baseline", lambda records: [] in found(records, 1, 1))
+    agent.start(connection_string, APP % PORT)
+    records = hub.wait_events("baseline", lambda records: bool(found(records, 3, 2)))
+    (row,) = found(records, 3, 2)[0]
+    assert row["check_id"].endswith("-Network-2.8") and row["result"] == "Fail"
+    assert row["error"] == f"TCP {PORT}"
+    allowed = {**TWIN, "Baseline_CustomChecks": f"Network-2.8||listening {PORT}||"}
+    hub.set_twin("baseline", {"microAgent": allowed})
+    hub.wait_events("baseline", lambda records: [] in found(records, 3, 3))
+    off = {"Baseline_ChecksDisabled": "2.7, 2.8"}
+    hub.set_twin("baseline", {"microAgent": off})
+    hub.wait_events("baseline", lambda records: [] in found(records, 1, 1))

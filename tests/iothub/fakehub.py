@@ -44,6 +44,7 @@ class FakeHub:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.port: int = self._listener.getsockname()[1]
         self._connections: list[socket.socket] = []
+        self._sending = threading.Lock()  # two threads may not write to one SSLSocket at once
 
     def __enter__(self) -> FakeHub:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -73,7 +74,8 @@ class FakeHub:
 
     def send(self, packet: bytes) -> None:
         """To the device, as it is."""
-        self._connections[-1].sendall(packet)
+        with self._sending:
+            self._connections[-1].sendall(packet)
 
     def show(self, certificate: Path) -> None:
         """Another certificate, from the next connection on."""
@@ -102,7 +104,8 @@ class FakeHub:
                 for first, body in self._packets(connection):
                     if answer := self._answer(first, body):
                         time.sleep(self.latency)
-                        connection.sendall(answer)
+                        with self._sending:
+                            connection.sendall(answer)
         except (OSError, EOFError):
             pass
 
