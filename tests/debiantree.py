@@ -65,6 +65,7 @@ CONTENT = {
     "/etc/modprobe.d/cis.conf": "# none of these\ninstall dccp /usr/bin/false\n",
     MOUNTS: "".join(f"tmpfs {point} tmpfs {OPTIONS} 0 0\n" for point in POINTS),
     "/var/lib/dpkg/info/apparmor.md5sums": "",
+    "/var/lib/dpkg/info/apparmor-utils.md5sums": "",
     "/var/lib/dpkg/info/sudo.md5sums": "",
     "/etc/security/limits.conf": "# limits\n*               hard    core            0\n",
     WANTS + "systemd-timesyncd.service": "",

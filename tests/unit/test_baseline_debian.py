@@ -54,7 +54,7 @@ FAILS: dict[str, Change] = {
     "1.1.1.3": loadable("hfs"),
     "1.1.1.4": loadable("hfsplus"),
     "1.1.1.5": lambda tree: tree.write("/proc/modules", "jffs2 16384 0 - Live 0x0\n"),
-    "1.1.1.8": loadable("usb-storage"),
+    "1.1.1.9": loadable("usb-storage"),
     "1.1.2.1.1": unmounted("/tmp"),
     "1.1.2.1.2": remounted("/tmp", "nodev"),
     "1.1.2.1.3": remounted("/tmp", "nosuid"),
@@ -68,7 +68,7 @@ FAILS: dict[str, Change] = {
     "1.1.2.5.2": remounted("/var/tmp", "nodev"),
     "1.1.2.5.3": remounted("/var/tmp", "nosuid"),
     "1.1.2.5.4": remounted("/var/tmp", "noexec"),
-    "1.3.1.1": removed("apparmor"),
+    "1.3.1.1": removed("apparmor-utils"),
     "1.5.1": sysctl("kernel.randomize_va_space", "1"),
     "1.5.2": sysctl("kernel.yama.ptrace_scope", "0"),
     "1.5.3": text("/etc/security/limits.conf", "hard ", "soft "),
@@ -258,6 +258,13 @@ def test_the_bounds_of_sshds_settings(
     assert found == ["Pass"] * len(passes) + ["Fail"] * len(fails)
 
 
+def test_sshd_ends_no_session_where_it_asks_for_no_sign_of_life(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    sshd("ClientAliveInterval 15\nClientAliveCountMax 0")(base)
+    (found,) = look(lane, tmp_path, [base])
+    assert found["5.1.7"] == ("Fail", "ClientAliveCountMax is 0")
+
+
 def test_what_sshd_does_by_default(lane: str, tmp_path: Path) -> None:
     base = hardened(tmp_path / "base")
     base.write("/etc/ssh/sshd_config", "")
@@ -362,7 +369,7 @@ def test_this_machine_is_judged_as_its_own_tools_do(lane: str, tmp_path: Path) -
                 capture_output=True,
                 text=True,
             ).stdout.split()
-            good = ("installed" in listed) == (function == "installed")
+            good = listed.count("installed") == (len(words) if function == "installed" else 0)
         elif function == "sysctl" and "?" not in call:
             paths = [Path("/proc/sys", key.replace(".", "/")) for key in words[1:]]
             if not all(path.exists() for path in paths):

@@ -15,7 +15,7 @@ Filesystem-1.1.1.2|Low|module freevxfs|freevxfs cannot be loaded|Put "install fr
 Filesystem-1.1.1.3|Low|module hfs|hfs cannot be loaded|Put "install hfs /bin/false" into /etc/modprobe.d/
 Filesystem-1.1.1.4|Low|module hfsplus|hfsplus cannot be loaded|Put "install hfsplus /bin/false" into /etc/modprobe.d/
 Filesystem-1.1.1.5|Low|module jffs2|jffs2 cannot be loaded|Put "install jffs2 /bin/false" into /etc/modprobe.d/
-Filesystem-1.1.1.8|Medium|module usb-storage|USB storage cannot be used|Put "install usb-storage /bin/false" into /etc/modprobe.d/
+Filesystem-1.1.1.9|Medium|module usb-storage|USB storage cannot be used|Put "install usb-storage /bin/false" into /etc/modprobe.d/
 Filesystem-1.1.2.1.1|Medium|mounted /tmp|/tmp is a file system of its own|Enable tmp.mount, or give /tmp a partition
 Filesystem-1.1.2.1.2|Medium|option /tmp nodev|/tmp is mounted with nodev|Add nodev to the options of /tmp
 Filesystem-1.1.2.1.3|Medium|option /tmp nosuid|/tmp is mounted with nosuid|Add nosuid to the options of /tmp
@@ -29,7 +29,7 @@ Filesystem-1.1.2.3.3|Low|option /home nosuid|/home is mounted with nosuid|Add no
 Filesystem-1.1.2.5.2|Low|option /var/tmp nodev|/var/tmp is mounted with nodev|Add nodev to the options of /var/tmp
 Filesystem-1.1.2.5.3|Low|option /var/tmp nosuid|/var/tmp is mounted with nosuid|Add nosuid to the options of /var/tmp
 Filesystem-1.1.2.5.4|Low|option /var/tmp noexec|/var/tmp is mounted with noexec|Add noexec to the options of /var/tmp
-Hardening-1.3.1.1|Medium|installed apparmor|AppArmor is installed|Install apparmor
+Hardening-1.3.1.1|Medium|installed apparmor apparmor-utils|AppArmor is installed|Install apparmor and apparmor-utils
 Hardening-1.5.1|High|sysctl 2 kernel.randomize_va_space|Address space layout is randomized|Set kernel.randomize_va_space = 2
 Hardening-1.5.2|Medium|sysctl 1,2,3 kernel.yama.ptrace_scope|ptrace is restricted|Set kernel.yama.ptrace_scope = 1
 Hardening-1.5.3|Medium|core_dumps|Core dumps are restricted|Set fs.suid_dumpable = 0, and "* hard core 0" in limits.d
@@ -78,7 +78,7 @@ SSH-5.1.1|Medium|file ?/etc/ssh/sshd_config 600|sshd_config is for root only|cho
 SSH-5.1.2|High|file /etc/ssh/ssh_host_*_key 600|Private host keys are for root only|chown root:root and chmod 600 /etc/ssh/ssh_host_*_key
 SSH-5.1.3|Medium|file /etc/ssh/ssh_host_*_key.pub 644|Public host keys are root's to change|chown root:root and chmod 644 /etc/ssh/ssh_host_*_key.pub
 SSH-5.1.6|High|sshd Ciphers - without 3des-cbc aes128-cbc aes192-cbc aes256-cbc|sshd offers strong ciphers only|Remove the CBC ciphers from Ciphers
-SSH-5.1.7|Low|sshd ClientAliveInterval 0 from 1 900|sshd ends dead sessions|Set ClientAliveInterval 15 and ClientAliveCountMax 3
+SSH-5.1.7|Low|sshd_alive 900|sshd ends dead sessions|Set ClientAliveInterval 15 and ClientAliveCountMax 3
 SSH-5.1.8|Low|sshd DisableForwarding no is yes|sshd does not forward|Set DisableForwarding yes
 SSH-5.1.9|Low|sshd GSSAPIAuthentication no is no|sshd takes no GSSAPI login|Set GSSAPIAuthentication no
 SSH-5.1.10|High|sshd HostbasedAuthentication no is no|sshd takes no host-based login|Set HostbasedAuthentication no
@@ -228,8 +228,9 @@ def _installed(facts, package):
     return facts.exists("/var/lib/dpkg/info/%s.md5sums" % package)
 
 
-def check_installed(facts, package):
-    return "" if _installed(facts, package) else package + " is not installed"
+def check_installed(facts, *packages):
+    missing = listed([package for package in packages if not _installed(facts, package)])
+    return missing and "not installed: " + missing
 
 
 def check_absent(facts, *packages):
@@ -302,6 +303,12 @@ def check_sshd(facts, keyword, value, rule, *wanted):
     else:
         good = not any([name in wanted for name in value.lstrip("+^").split(",")])
     return "" if good else "%s is %s" % (keyword, value)
+
+
+def check_sshd_alive(facts, limit):
+    """Passes where sshd asks for a sign of life by so many seconds, and ends who gives none."""
+    found = check_sshd(facts, "ClientAliveInterval", "0", "from", "1", limit)
+    return found or check_sshd(facts, "ClientAliveCountMax", "3", "from", "1", limit)
 
 
 def check_sudo(facts, option):

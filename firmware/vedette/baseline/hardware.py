@@ -1,16 +1,17 @@
 """Checks of what a board's chip protects, by its registers.
 
-Sources: the eFuse tables of Espressif's espefuse; ST's RM0410, RM0433 (option bytes); Arm's
-Debug Halting Control and Status Register; the RP2350's OTP row CRIT1.
+Sources: esp-idf's soc/efuse_reg.h of each chip, and its table esp_efuse_table.csv; ST's headers
+stm32f4xx.h, stm32f7xx.h (FLASH_OPTCR), stm32h7xx.h (FLASH_OPTSR_CUR); Arm's Debug Halting Control
+and Status Register; pico-sdk's hardware/regs/otp.h (OTP_CRITICAL: what the boot read from OTP).
 """
 
 from . import listed
 
 CHECKS = """
 MPY-*
-Hardware-5.1|Medium|register ESP32:3ff5a018:30:set ESP32S3:60007038:100000:set ESP32C3:60008838:100000:set RP2350:40134100:1:set|Secure boot is on|Sign the firmware and enable secure boot
+Hardware-5.1|Medium|register ESP32:3ff5a018:30:set ESP32S3:60007038:100000:set ESP32C3:60008838:100000:set RP2350:40120148:1:set|Secure boot is on|Sign the firmware and enable secure boot
 Hardware-5.2|High|register ESP32:3ff5a000:7f00000:odd ESP32S3:60007034:1c0000:odd ESP32C3:60008834:1c0000:odd|The flash is encrypted|Enable flash encryption
-Hardware-5.3|High|register ESP32:3ff5a018:40:set ESP32S3:60007030:80000:set ESP32S3:60007030:70000:odd ESP32C3:60008830:80000:set ESP32C3:60008830:70000:odd RP2350:40134100:4:set|The debug port is closed|Burn the fuse that disables JTAG or SWD
+Hardware-5.3|High|register ESP32:3ff5a018:40:set ESP32S3:60007030:80000:set ESP32S3:60007030:70000:odd ESP32C3:60008830:80000:set ESP32C3:60008830:70000:odd RP2350:40120148:4:set|The debug port is closed|Burn the fuse that disables JTAG or SWD
 Hardware-5.4|High|register ESP32S3:60007038:400000:set ESP32C3:60008830:200:set|The debug port on USB is closed|Burn DIS_USB_JTAG
 Hardware-5.5|Medium|register ESP32:3ff5a000:8000000:set ESP32S3:6000703c:21:set ESP32C3:6000883c:21:set|Flash cannot be read by download mode|Burn ENABLE_SECURITY_DOWNLOAD, on an ESP32 UART_DOWNLOAD_DIS
 Hardware-5.6|High|register STM32F4*:40023c14:ff00:not-aa00 STM32F7*:40023c14:ff00:not-aa00 STM32H7*:5200201c:ff00:not-aa00|Read-out protection is on|Set RDP to level 1, or to level 2 which also closes SWD for ever
