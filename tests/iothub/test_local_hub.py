@@ -194,7 +194,7 @@ def test_tokens_of_20_seconds_for_5_minutes(hub: LocalHub, root: Path) -> None:
     renew(hub, root, lifetime=20, seconds=300)
 
 
-def provisioned(lane: str, hub: LocalHub, root: Path, name: str, **secret: str) -> Device:
+def provisioned(lane: str, hub: LocalHub, root: Path, name: str, **secret: Any) -> Device:
     connection = hub.connection
     host = f"{connection['dps_host']}:{connection['dps_port']}"
     registration = {"scope": connection["dps_scope"], "registration_id": name, "host": host}
@@ -230,6 +230,28 @@ def test_provisioned_by_its_own_key(lane: str, hub: LocalHub, root: Path) -> Non
         probe.outcome(probe.do("send", body="x"))
     assert len(hub.wait_events(name + "-named")) == 1
     with provisioned(lane, hub, root, name, key="d3Jvbmc=") as probe:
+        number = probe.do("wait", timeout=5)
+        probe.expect("error", number=number, code="refused")
+
+
+@pytest.mark.parametrize("kind", ["individual", "group"])
+def test_provisioned_by_a_certificate(lane: str, hub: LocalHub, root: Path, kind: str) -> None:
+    folder, name = root.parent, f"certified-{lane}-{kind}"
+    signer = certificates.make(folder, "group", authority=True) if kind == "group" else None
+    made = certificates.make(folder, name, signer)
+    if signer:
+        path, place = f"/enrollmentGroups/{name}", "signingCertificates"
+    else:
+        path, place = f"/enrollments/{name}", "clientCertificates"
+    pem = {"primary": {"certificate": (signer or made).certificate.read_text()}}
+    attestation = {"type": "x509", "x509": {place: pem}}
+    hub.service.request("PUT", path, {"attestation": attestation})
+    shown = [str(file) for file in made.der]
+    with provisioned(lane, hub, root, name, certificate=shown) as probe:
+        probe.outcome(probe.do("send", body="certified"))
+    assert hub.wait_events(name)[0]["body"] == "certified"
+    other = [str(file) for file in certificates.make(folder, name).der]
+    with provisioned(lane, hub, root, name, certificate=other) as probe:
         number = probe.do("wait", timeout=5)
         probe.expect("error", number=number, code="refused")
 

@@ -264,26 +264,34 @@ def test_statistics_queries_and_many_devices_at_once(registry: IoTHubRegistryMan
     assert registry.get_service_statistics().connected_device_count >= 0
 
 
-def test_provisioning_by_certificate(hub: LocalHub, tmp_path: Path) -> None:
-    made = certificates.make(tmp_path, "s-12")
-    pem = {"primary": {"certificate": made.certificate.read_text()}}
-    attestation = {"type": "x509", "x509": {"clientCertificates": pem}}
-    hub.service.request("PUT", "/enrollments/s-12", {"attestation": attestation})
+@pytest.mark.parametrize("group", [False, True])
+def test_provisioning_by_certificate(hub: LocalHub, tmp_path: Path, group: bool) -> None:
+    name = f"s-12-{group}"
+    signer = certificates.make(tmp_path, "signer", authority=True) if group else None
+    made = certificates.make(tmp_path, name, signer)
+    if signer:
+        path, place = "/enrollmentGroups/s-12", "signingCertificates"
+    else:
+        path, place = f"/enrollments/{name}", "clientCertificates"
+    pem = {"primary": {"certificate": (signer or made).certificate.read_text()}}
+    hub.service.request("PUT", path, {"attestation": {"type": "x509", "x509": {place: pem}}})
     proof = X509(cert_file=str(made.certificate), key_file=str(made.key))
     client = ProvisioningDeviceClient.create_from_x509_certificate(
         provisioning_host=hub.connection["dps_host"],
-        registration_id="s-12",
+        registration_id=name,
         id_scope=hub.connection["dps_scope"],
         x509=proof,
         server_verification_cert=hub.ca.read_text(),
     )
     state = client.register().registration_state
-    assert (state.device_id, state.assigned_hub) == ("s-12", hub.host)
+    assert (state.device_id, state.assigned_hub) == (name, hub.host)
     device = IoTHubDeviceClient.create_from_x509_certificate(
-        proof, state.assigned_hub, "s-12", server_verification_cert=hub.ca.read_text()
+        proof, state.assigned_hub, name, server_verification_cert=hub.ca.read_text()
     )
     device.connect()
+    device.send_message("by certificate")
     device.shutdown()
+    assert hub.wait_events(name)[0]["body"] == "by certificate"
 
 
 def test_a_wrong_key_is_a_credential_error(hub: LocalHub) -> None:
