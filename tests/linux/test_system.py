@@ -1,22 +1,27 @@
-"""An agent alone on Linux, next to real programs: what the hub gets is what `ps` and `ss` say."""
+"""An agent alone on Linux, next to real programs: the hub gets what ps, ss and tcpdump say."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-import socket
 import ssl
 import subprocess
-import sys
 import time
-import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
+from capture import Capture, Count, Ends
 from conftest import LANES, ROOT, device_environment
 from e2e.conftest import rows, settled
 from hubfixture import Json, LocalHub, wait_for
+from programs import http_server, name_server, ssh_server
 from vedette_tools.expand import expand
 from watcher import network  # noqa: F401 - a fixture
 
@@ -68,51 +73,198 @@ def seen(hub: LocalHub, device: str, name: str, **values: object) -> list[Json]:
     return [row for row in found if all(row[key] == value for key, value in values.items())]
 
 
-def test_the_hub_is_told_what_ps_and_ss_say(device: str, hub: LocalHub, folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
-    server = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}/config.json"
-    body = wait_for(lambda: fetch(url), bool)
-
-    with_server = wait_for(lambda: seen(hub, device, "ListeningPorts", local_port=port), bool)
-    assert with_server[0]["process_id"] == server.pid
-    if shutil.which("ss"):
-        said = output("ss", "-Htlnp")
-        (line,) = [line for line in said.splitlines() if f"127.0.0.1:{port} " in line]
-        assert f'("{with_server[0]["process_name"]}",pid={server.pid},' in line
-
-    line = " ".join(command)
-    (process,) = wait_for(lambda: seen(hub, device, "ProcessCreate", commandline=line), bool)
-    said = output("ps", "-o", "ppid=,uid=", "-p", str(server.pid))
-    assert [process["parent_process_id"], process["user_id"]] == [int(x) for x in said.split()]
-    assert (process["process_id"], process["hit_count"]) == (server.pid, 1)
-
-    def both_ends() -> list[tuple[Json, Json]]:
-        asked = {row["local_port"]: row for row in flows(hub, device, remote_port=port)}
-        served = {row["remote_port"]: row for row in flows(hub, device, local_port=port)}
-        return [(asked[own], served[own]) for own in set(asked) & set(served)]
-
-    fetch(url)
-    for asked, served in wait_for(both_ends, lambda found: len(found) > 1):
-        assert (asked["direction"], served["direction"]) == ("Out", "In")
-        assert (asked["bytes_in"], asked["bytes_out"]) == (served["bytes_out"], served["bytes_in"])
-        assert asked["bytes_in"] > len(body)
-    owner = server.pid, with_server[0]["process_name"]
-    wait_for(lambda: owners(hub, device, port), lambda found: owner in found)
-    server.terminate()
-    server.wait(10)
-
-
 def test_of_the_agents_own_connection_only_the_brokers_end_is_told(
     device: str, hub: LocalHub
 ) -> None:
     hub.kick(device)
     wait_for(lambda: flows(hub, device, local_port=hub.port), bool)
     assert not flows(hub, device, remote_port=hub.port)
+
+
+# What each of these needs besides Python, whose HTTP and UDP servers are used.
+NEEDED = {
+    "http": ("curl",),
+    "http6": ("curl",),
+    "ssh": ("ssh", "sshd", "ssh-keygen"),
+    "dns": ("dig",),
+    "ping": ("ping",),
+}
+
+
+def missing(*programs: str) -> list[str]:
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    return [program for program in programs if not shutil.which(program, path=path)]
+
+
+def need(*programs: str) -> None:
+    if lacking := missing(*programs):
+        pytest.skip(", ".join(lacking) + " not installed")
+
+
+@dataclass
+class Programs:
+    """Real programs that have talked, those that are installed."""
+
+    http: int  # process id of the server
+    sshd: int
+    ports: dict[str, int]  # of the servers
+    processes: str  # what `ps` said while they ran
+    captured: dict[Ends, Count] | None  # None: nothing may be captured here
+
+
+@pytest.fixture(scope="module")
+def programs(device: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "page").write_bytes(b"x" * 300_000)
+    with ExitStack() as stack:
+        capture = None
+        if os.geteuid() == 0 and not missing("tcpdump"):
+            capture = Capture(folder / "pcap")
+        http, port = stack.enter_context(http_server(folder, "127.0.0.1"))
+        _, port6 = stack.enter_context(http_server(folder, "::1"))
+        ports = {"http": port, "http6": port6, "dns": stack.enter_context(name_server())}
+        if not missing("curl"):
+            for host in (f"127.0.0.1:{port}", f"[::1]:{port6}"):
+                output("curl", "-s", *[f"http://{host}/page"] * 2)
+        if not missing("dig"):
+            question = "dig", "@127.0.0.1", "-p", str(ports["dns"]), "+short", "a.example"
+            assert [output(*question) for _ in range(2)] == ["192.0.2.1\n"] * 2
+        if not missing("ping"):
+            for address in ("127.0.0.9", "::1"):
+                output("ping", "-c", "3", "-i", "0.2", address)
+        sshd, processes = 0, ""
+        if not missing("ssh", "sshd", "ssh-keygen", "ps"):
+            sshd, ports["ssh"], client = stack.enter_context(ssh_server(folder))
+            session = stack.enter_context(
+                subprocess.Popen([*client, "wc -c; sleep 0.87; true"], stdin=PIPE, stdout=PIPE)
+            )
+            assert session.stdin and session.stdout
+            session.stdin.write(b"x" * 200_000)
+            session.stdin.close()
+            assert session.stdout.readline() == b"200000\n"
+            processes = output("ps", "-ww", "-eo", "pid=,ppid=,uid=,args=")
+            assert session.wait(10) == 0
+        yield Programs(http, sshd, ports, processes, capture.stop() if capture else None)
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_the_hub_is_told_what_a_capture_has(
+    device: str, hub: LocalHub, programs: Programs, name: str
+) -> None:
+    need(*NEEDED[name], "tcpdump")
+    if programs.captured is None:
+        pytest.skip("capturing is root's")
+    port = programs.ports.get(name, 0)
+
+    def wanted(counts: dict[Ends, Count]) -> dict[Ends, Count]:
+        return {
+            ends: count
+            for ends, count in counts.items()
+            if port in (ends.local_port, ends.remote_port)
+        }
+
+    captured = wanted(programs.captured)
+    assert len(captured) >= 2 and sum(count.bytes_in for count in captured.values()) > 100
+    wait_for(lambda: whole(wanted(counted(hub, device))), lambda told: told == captured)
+
+
+def test_the_hub_is_told_which_process_had_a_connection(
+    device: str, hub: LocalHub, programs: Programs
+) -> None:
+    need("curl")
+    port = programs.ports["http"]
+    (name,) = output("ps", "-o", "comm=", "-p", str(programs.http)).splitlines()
+    wait_for(lambda: owners(hub, device, port), lambda found: (programs.http, name) in found)
+
+
+def whole(told: dict[Ends, Count]) -> dict[Ends, Count]:
+    """With the byte that may be missing at one end of a TCP connection (docs/linux.md)."""
+    found = dict(told)
+    for ends, count in told.items():
+        other = told.get(ends.reversed())
+        if ends.protocol == "TCP" and other and count.bytes_in + 1 == other.bytes_out:
+            if other.bytes_in == count.bytes_out:
+                found[ends] = count._replace(bytes_in=other.bytes_out)
+    return found
+
+
+def test_the_hub_is_told_which_processes_ps_has(
+    device: str, hub: LocalHub, programs: Programs
+) -> None:
+    need("ssh", "sshd", "ssh-keygen", "ps")
+    listed = {}
+    for line in programs.processes.splitlines():
+        pid, parent, user, command = line.split(None, 3)
+        listed[int(pid)] = int(pid), int(parent), int(user), command
+    parents = {row[0]: row[1] for row in listed.values()}
+    ssh = next(pid for pid, row in listed.items() if row[3].startswith("ssh -F none"))
+    session = {ssh} | {pid for pid in listed if programs.sshd in ancestors(parents, pid)}
+    said = {listed[pid] for pid in session}
+    assert "sleep 0.87" in {row[3] for row in said}
+    renamed = {row for row in said if row[3].startswith("sshd: ")}  # sshd does it as it goes
+    assert renamed
+
+    def told() -> set[tuple[int, int, int, str]]:
+        values = "process_id", "parent_process_id", "user_id", "commandline"
+        rows = seen(hub, device, "ProcessCreate")
+        return {tuple(row[key] for key in values) for row in rows}
+
+    found = wait_for(told, lambda told: said - renamed <= told)
+    assert {row[:3] for row in renamed} <= {row[:3] for row in found}
+
+
+def test_the_hub_is_told_what_listens_as_ss_has_it(
+    device: str, hub: LocalHub, programs: Programs
+) -> None:
+    need("ss")
+    said = {}
+    for line in output("ss", "-Htulnp").splitlines():
+        protocol, _, _, _, local, *_ = line.split()
+        address, _, port = local.rpartition(":")
+        address = address.partition("%")[0].strip("[]").replace("*", "::")
+        pids = {int(pid) for pid in re.findall(r"pid=(\d+)", line)}
+        said[protocol.upper(), address, int(port)] = pids
+    assert {
+        ("TCP", "::1", programs.ports["http6"]),
+        ("UDP", "127.0.0.1", programs.ports["dns"]),
+    } <= set(said)
+
+    def told() -> dict[tuple[str, str, int], int]:
+        time.sleep(LOOK_S)
+        events = [event for record in hub.events(device) for event in record["body"]["Events"]]
+        latest = [event for event in events if event["Name"] == "ListeningPorts"][-1]
+        return {
+            (row["transport_protocol"], row["local_address"], row["local_port"]): row["process_id"]
+            for row in expand(latest)["Payload"]
+        }
+
+    found = wait_for(told, lambda told: set(told) == set(said))
+    assert {ends: pid for ends, pid in found.items() if pid not in said[ends]} == {}
+
+
+def ancestors(parents: dict[int, int], pid: int) -> set[int]:
+    found = set()
+    while pid in parents:
+        pid = parents[pid]
+        found.add(pid)
+    return found
+
+
+def counted(hub: LocalHub, device: str) -> dict[Ends, Count]:
+    """What all flows of the same ends sum up to."""
+    found: dict[Ends, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in flows(hub, device):
+        ends = Ends(
+            row["transport_protocol"],
+            row["local_address"],
+            row["local_port"] or 0,
+            row["remote_address"],
+            row["remote_port"] or 0,
+        )
+        hits = 0 if ends.protocol == "TCP" else row["hit_count"]
+        for at, value in enumerate((row["bytes_in"], row["bytes_out"], hits)):
+            found[ends][at] += value
+    return {ends: Count(*sums) for ends, sums in found.items()}
 
 
 def flows(hub: LocalHub, device: str, **values: object) -> list[Json]:
@@ -133,11 +285,3 @@ def owners(hub: LocalHub, device: str, port: int) -> set[tuple[int, str]]:
 
 def output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def fetch(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bytes(answer.read())
-    except OSError:
-        return b""
