@@ -15,6 +15,7 @@ from mqttclient import Device
 from vedette_tools.connection import CommandError, NotFound
 
 METHODS = "$iothub/methods/POST/#"
+DESIRED = "$iothub/twin/PATCH/properties/desired/#"
 
 
 @pytest.fixture
@@ -91,6 +92,27 @@ def test_a_call_can_wait_for_the_device(hub: LocalHub, background: ThreadPoolExe
         device.subscribe(METHODS)
         answer(device, 200, b"")
         assert call.result() == {"status": 200, "payload": None}
+
+
+def test_what_the_broker_has_granted_is_in_force(
+    hub: LocalHub, background: ThreadPoolExecutor
+) -> None:
+    """However much the hub has still to take in that came before the subscription."""
+    with Device(hub, hub.create_device("m-11")) as device:
+
+        def keep_busy() -> None:
+            for _ in range(100):
+                device.client.publish(f"{device.path}/messages/events/", bytes(100_000), qos=1)
+
+        keep_busy()
+        device.subscribe(METHODS)
+        call = background.submit(invoke, hub, "m-11", "m")
+        answer(device, 200, b"1")
+        assert call.result()["payload"] == 1
+        keep_busy()
+        device.subscribe(DESIRED)
+        hub.set_twin("m-11", {"a": 1})
+        assert device.receive().topic.startswith("$iothub/twin/PATCH/properties/desired/")
 
 
 def test_no_answer_in_time(hub: LocalHub) -> None:

@@ -92,13 +92,13 @@ class Hub:
             store, self._spool, self.sessions.by_token, lambda: self.faults.active("throttle")
         )
         self._spooled = asyncio.Event()
+        self._taking = asyncio.Lock()
         self._taker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Errors: HubStartError."""
-        while await self.database.run(self._devices.take) is not None:
-            pass  # what the last run left behind; its sessions are gone
+        await self.take_in()  # what the last run left behind; its sessions are gone
         await self.database.run(self.sessions.remember, self.database.store.subscriptions)
         await self.broker.start(lambda: self._spool.next_number(self._devices.position))
         self._taker = asyncio.create_task(self._take_spooled())
@@ -109,9 +109,16 @@ class Hub:
         if self._taker:
             self._taker.cancel()
             await asyncio.wait([self._taker])
-        while await self.database.run(self._devices.take) is not None:
-            pass
+        await self.take_in()
         self.database.close()
+
+    async def take_in(self) -> None:
+        """Do all that the broker has acknowledged by now: what a device has subscribed to, say."""
+        async with self._taking:
+            while (effects := await self.database.run(self._devices.take)) is not None:
+                for effect in effects:
+                    self._perform(effect)
+                await self.events.notify()
 
     async def send_to_device(
         self, identity: Identity, properties: bag.Bag, body: bytes, lifetime_s: float
@@ -151,10 +158,7 @@ class Hub:
         while True:
             await self._spooled.wait()
             self._spooled.clear()
-            while (effects := await self.database.run(self._devices.take)) is not None:
-                for effect in effects:
-                    self._perform(effect)
-                await self.events.notify()
+            await self.take_in()
 
     def _perform(self, effect: Effect) -> None:
         session = self.sessions.by_token.get(effect.token)

@@ -113,6 +113,7 @@ async def get_twin(request: web.Request) -> web.Response:
 @routes.put("/twins" + _MODULE)
 async def update_twin(request: web.Request) -> web.Response:
     hub, identity = request.app[HUB], identity_of(request)
+    await hub.take_in()
     updated = await hub.identities.update_twin(
         identity,
         await body_of(request),
@@ -161,6 +162,7 @@ async def query(request: web.Request) -> web.Response:
 @routes.post("/twins/{device}/modules/{module}/methods")
 async def invoke_method(request: web.Request) -> web.Response:
     hub = request.app[HUB]
+    await hub.take_in()
     response = web.json_response(
         await hub.methods.invoke(identity_of(request), await body_of(request))
     )
