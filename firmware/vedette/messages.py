@@ -27,7 +27,7 @@ def uuid(raw, part=0):
 
 
 def head(name, event_type, category):
-    """How the text of an event begins: what all events of a collector share."""
+    """How the text of an event begins (str): what all events of a collector share."""
     return '"Name":"%s","EventType":"%s","Category":"%s","PayloadSchemaVersion":"1.0",' % (
         name,
         event_type,
@@ -36,20 +36,26 @@ def head(name, event_type, category):
 
 
 def payload(columns, rows, objects):
-    """How the text of an event ends: `rows` is a list of lists of values, one for each column.
+    """How the text of an event ends: a list of str, as a heap in use has no long pieces left.
 
-    `columns` is a str of names with commas between them: alone, each would stay in the heap.
+    `rows` is a list of lists of values, one for each of `columns`, a str of names with commas
+    between them: alone, each would stay in the heap.
     """
     columns = columns.split(",")
-    if objects:
-        rows = [dict(zip(columns, row)) for row in rows]
-        body = json.dumps(rows, separators=_SEPARATORS)
-    else:
-        body = '{"columns":%s,"rows":%s}' % (
-            json.dumps(columns, separators=_SEPARATORS),
-            json.dumps(rows, separators=_SEPARATORS),
+    pieces = ['"IsEmpty":%s,"Payload":' % ("false" if rows else "true")]
+    opening = "["
+    if not objects:
+        opening = '{"columns":%s,"rows":[' % json.dumps(columns, separators=_SEPARATORS)
+    for row in rows:
+        pieces += (
+            opening,
+            json.dumps(dict(zip(columns, row)) if objects else row, separators=_SEPARATORS),
         )
-    return '"IsEmpty":%s,"Payload":%s' % ("false" if rows else "true", body)
+        opening = ","
+    if not rows:
+        pieces.append(opening)
+    pieces.append("]" if objects else "]}")
+    return pieces
 
 
 def event(outbox, offset, part):

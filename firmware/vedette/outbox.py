@@ -102,14 +102,17 @@ class Outbox:
             self.high_water = self._used
         self.changed.set()
 
-    def add(self, text, priority, when, interval):
-        """Adds a record of text alone (bytes). Returns False where it has no room."""
-        size = len(text)
+    def add(self, pieces, priority, when, interval):
+        """Adds a record of text alone, a list of bytes. Returns False where it has no room."""
+        size = sum([len(piece) for piece in pieces])
         identity = os.urandom(16)
         view = self.reserve(size, TEXT, priority, 0, 1, 0, 0, size, when, interval, identity)
         if view is None:
             return False
-        view[:size] = text
+        at = 0
+        for piece in pieces:
+            view[at : at + len(piece)] = piece
+            at += len(piece)
         self.commit(size)
         return True
 

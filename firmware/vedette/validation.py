@@ -22,8 +22,10 @@ class Refused(ValueError):
 
 def keys():
     """Yields every key there is."""
-    for entry in KEYS.strip().split("\n"):
-        key = entry.split(" ")[0]
+    start = 1
+    while start < len(KEYS):
+        key = KEYS[start : KEYS.find(" ", start)]
+        start = KEYS.find("\n", start) + 1
         if key[0] != "*":
             yield key
         else:

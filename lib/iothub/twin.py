@@ -4,6 +4,7 @@ Source: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#use-de
 """
 
 import asyncio
+import io
 import json
 
 from micropython import const
@@ -13,6 +14,7 @@ from .errors import HubError, cold
 from .mqtt import PUBLISH, due, wait_until
 
 _MAX_REPORTED = const(32768)  # bytes: the hub's limit
+_PIECE = const(96)  # bytes, about
 _ANSWER_S = const(30)
 _RETRY_S = const(10)  # until the twin is asked for again
 
@@ -35,20 +37,40 @@ async def greet(client):
         session.fault = e
 
 
+class _Pieces(io.IOBase):
+    """Takes JSON in pieces, as a heap in use has no long ones left."""
+
+    def __init__(self):
+        self.size = 0
+        self.pieces = [bytearray()]
+
+    def write(self, data):
+        self.size += len(data)
+        if len(self.pieces[-1]) > _PIECE:
+            self.pieces.append(bytearray())
+        self.pieces[-1].extend(data)
+        return len(data)
+
+    async def put(self, write):
+        for piece in self.pieces:
+            await write(piece)
+
+
 async def report(client, patch):
     """See HubClient.report."""
-    body = json.dumps(patch).encode()
-    if len(body) > _MAX_REPORTED:
-        raise HubError("too-large", len(body))
-    return await _request(client, "PATCH/properties/reported/", body)
+    body = _Pieces()
+    json.dump(patch, body)
+    if body.size > _MAX_REPORTED:
+        raise HubError("too-large", body.size)
+    return await _request(client, "PATCH/properties/reported/", body.size, body.put)
 
 
 async def fetch(client):
     """See HubClient.twin."""
-    return await _request(client, "GET/", b"")
+    return await _request(client, "GET/")
 
 
-async def _request(client, what, body):
+async def _request(client, what, *body):
     if not client.connected:
         raise HubError("closed")
     session = client.session
@@ -56,7 +78,7 @@ async def _request(client, what, body):
     await wait_until(session.up, limit)
     number = session.number()
     topic = "$iothub/twin/%s?$rid=%d" % (what, number)
-    answer = await session.ask(number, limit, PUBLISH, (topic,), len(body), body)
+    answer = await session.ask(number, limit, PUBLISH, (topic,), *body)
     if answer is None:
         raise HubError("closed")
     return answer

@@ -104,7 +104,7 @@ async def main():
     for step in range(9):
         client.connected = step in (3, 4, 7) and online
         for number in range(step % 3 + 1):
-            outbox.add(b'"Payload":[]' + b" " * (97 * step), number, clock.uptime(), 60)
+            outbox.add([b'"Payload":[]' + b" " * (97 * step)], number, clock.uptime(), 60)
         for offset in outbox.entries():
             if not outbox.mark(offset, _TOLD):
                 tell("added", offset)

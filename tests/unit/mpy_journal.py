@@ -59,7 +59,7 @@ class Device:
         return found
 
     def add(self, size, priority):
-        assert self.outbox.add(bytes([65 + size % 26]) * size, priority, clock.uptime(), 60)
+        assert self.outbox.add([bytes([65 + size % 26]) * size], priority, clock.uptime(), 60)
 
     def acknowledge(self, count):
         """As the sender does it: the first `count` in the order of sending, then the day."""
@@ -274,7 +274,7 @@ def test_without_a_folder_nothing_is_kept_and_nothing_raises():
     outbox = Outbox(1024)
     journal = Journal("/nowhere/journal", outbox, [0] * 4)
     journal.load()
-    assert outbox.add(b"text", 1, 5, 60) and journal.errors == 0
+    assert outbox.add([b"text"], 1, 5, 60) and journal.errors == 0
     asyncio.run(journal.save())
     assert journal.errors == 1 and outbox.count == 1
 
@@ -285,7 +285,7 @@ def test_the_time_of_collection_outlives_a_reset_if_the_clock_was_ever_set():
     unix = clock.unix
     try:
         clock.unix = lambda: 946684800  # as boards start
-        device.outbox.add(b"early", 1, clock.uptime() - 3600, 60)
+        device.outbox.add([b"early"], 1, clock.uptime() - 3600, 60)
         assert device.save()
         device = device.reset()
         (offset,) = device.outbox.entries()
@@ -293,7 +293,7 @@ def test_the_time_of_collection_outlives_a_reset_if_the_clock_was_ever_set():
         # Nobody can know any more: that of the start.
         assert not fields[1] & STAMPED and clock.uptime() - fields[6] <= 1
         clock.unix = unix
-        device.outbox.add(b"late", 1, clock.uptime() - 1800, 60)
+        device.outbox.add([b"late"], 1, clock.uptime() - 1800, 60)
         assert device.save()
         clock.unix = lambda: 946684800
         clock._seconds += 5000

@@ -55,11 +55,11 @@ async def test_an_event_of_higher_priority_waits_for_the_journal_to_let_lower_on
     agent = Agent(Client(), False, False, Store("full"), Outbox(4096), "full/journal")
     agent.client.connected = False
     agent.settings.apply({"Heartbeat_MessageFrequency": "High"})
-    while agent.add("Statistics", "x" * 500, 60):
+    while agent.add("Statistics", ["x" * 500], 60):
         pass
     writing = asyncio.create_task(agent.journal.save())
     await asyncio.sleep_ms(0)
     assert agent.outbox.holds
-    await agent.deliver("Heartbeat", "y" * 500, 60)
+    await agent.deliver("Heartbeat", ["y" * 500], 60)
     await writing
     assert agent.outbox.dropped == 1 and agent.counters["events_refused"] == 0

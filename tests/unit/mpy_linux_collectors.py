@@ -26,7 +26,8 @@ class Agent:
         self.events = []
         self.complaints = []
 
-    def add(self, name, text, seconds):
+    def add(self, name, pieces, seconds):
+        text = "".join(pieces)
         if len(self.events) == self.room:
             return False
         event = json.loads("{" + text + "}")
@@ -34,8 +35,8 @@ class Agent:
         self.events.append(event)
         return True
 
-    async def deliver(self, name, text, seconds):
-        assert self.add(name, text, seconds)
+    async def deliver(self, name, pieces, seconds):
+        assert self.add(name, pieces, seconds)
 
     def complain(self, key, reason):
         self.complaints.append((key, reason))

@@ -28,7 +28,7 @@ def _forget(outbox, text):
 def test_high_comes_first_then_the_oldest():
     outbox = Outbox(1024)
     for text, priority in ((b"low 1", 2), (b"medium", 1), (b"low 2", 2), (b"high", 0)):
-        assert outbox.add(text, priority, 5, 60)
+        assert outbox.add([text], priority, 5, 60)
     assert _texts(outbox) == ["high", "medium", "low 1", "low 2"]
     assert outbox.count == 4
 
@@ -36,7 +36,7 @@ def test_high_comes_first_then_the_oldest():
 def test_an_acknowledged_record_leaves_the_others_whole():
     outbox = Outbox(1024)
     for text in (b"first", b"second is longer", b"third"):
-        outbox.add(text, 1, 5, 60)
+        outbox.add([text], 1, 5, 60)
     ids = [outbox.header(offset)[-1] for offset in outbox.entries()]
     _forget(outbox, b"first")
     assert _texts(outbox) == ["second is longer", "third"]
@@ -47,16 +47,16 @@ def test_an_acknowledged_record_leaves_the_others_whole():
 def test_nothing_moves_while_it_is_held():
     outbox = Outbox(256)
     for text in (b"a" * 60, b"b" * 60):
-        outbox.add(text, 2, 5, 60)
+        outbox.add([text], 2, 5, 60)
     first, second = outbox.entries()
     view = outbox.content(second)
     outbox.hold()
     outbox.acknowledge(first)
-    assert outbox.add(b"c", 0, 5, 60)  # there is room behind
-    assert not outbox.add(b"d" * 80, 0, 5, 60)  # there is not, and nothing may be moved or dropped
+    assert outbox.add([b"c"], 0, 5, 60)  # there is room behind
+    assert not outbox.add([b"d" * 80], 0, 5, 60)  # nothing may be moved
     assert bytes(view[:60]) == b"b" * 60
     outbox.release()
-    assert outbox.add(b"d" * 80, 0, 5, 60)
+    assert outbox.add([b"d" * 80], 0, 5, 60)
     assert _texts(outbox) == ["c", "d" * 80, "b" * 60]
     assert outbox.dropped == 0
 
@@ -64,9 +64,9 @@ def test_nothing_moves_while_it_is_held():
 def test_a_full_outbox_drops_the_oldest_of_lower_priority_only():
     outbox = Outbox(4 * (HEADER + 20))
     for text, priority in ((b"low 1", 2), (b"low 2", 2), (b"medium", 1), (b"high", 0)):
-        assert outbox.add(text + b"." * (20 - len(text)), priority, 5, 60)
-    assert not outbox.add(b"low 3" + b"." * 15, 2, 5, 60)
-    assert outbox.add(b"high 2" + b"." * 14, 0, 5, 60)
+        assert outbox.add([text + b"." * (20 - len(text))], priority, 5, 60)
+    assert not outbox.add([b"low 3" + b"." * 15], 2, 5, 60)
+    assert outbox.add([b"high 2" + b"." * 14], 0, 5, 60)
     assert [text.rstrip(".") for text in _texts(outbox)] == ["high", "high 2", "medium", "low 2"]
     assert outbox.dropped == 1 and outbox.count == 4
     # What would not make room enough is not dropped for nothing.
@@ -77,13 +77,13 @@ def test_a_full_outbox_drops_the_oldest_of_lower_priority_only():
 def test_old_records_expire_by_the_clock_they_were_stamped_with():
     outbox = Outbox(1024)
     uptime, unix = clock.uptime(), clock.unix
-    outbox.add(b"stamped", 1, uptime - 80, 60)
+    outbox.add([b"stamped"], 1, uptime - 80, 60)
     outbox.stamp()
     (offset,) = outbox.entries()
     flags, when = outbox.header(offset)[1], outbox.header(offset)[6]
     assert flags & STAMPED and -1 <= unix() - 80 - when <= 1
     for text, age in ((b"old", 90), (b"young", 10)):
-        outbox.add(text, 1, uptime - age, 60)
+        outbox.add([text], 1, uptime - age, 60)
     try:
         clock.unix = lambda: 946684800  # not set, as after a reset: stamped ones cannot be told
         outbox.expire(50)
@@ -114,7 +114,7 @@ def test_a_record_of_parts_goes_after_its_last_part():
 
 def test_a_mark_tells_once():
     outbox = Outbox(1024)
-    outbox.add(b"x", 1, 5, 60)
+    outbox.add([b"x"], 1, 5, 60)
     (offset,) = outbox.entries()
     assert not outbox.mark(offset, TRIED) and outbox.mark(offset, TRIED)
     assert not outbox.mark(offset, KEPT)
@@ -123,7 +123,7 @@ def test_a_mark_tells_once():
 def test_nothing_moves_until_all_who_hold_it_have_let_go():
     outbox = Outbox(1024)
     for text in (b"first", b"second"):
-        outbox.add(text, 1, 5, 60)
+        outbox.add([text], 1, 5, 60)
     first, second = outbox.entries()
     outbox.hold()
     outbox.hold()
@@ -136,11 +136,11 @@ def test_nothing_moves_until_all_who_hold_it_have_let_go():
 
 def test_the_journal_is_told_of_new_records_and_of_changes_apart():
     outbox = Outbox(1024)
-    outbox.add(b"x", 1, clock.uptime(), 60)
+    outbox.add([b"x"], 1, clock.uptime(), 60)
     assert outbox.changed.is_set() and outbox.revision == 0
     outbox.stamp()  # nobody has kept it yet
     assert outbox.revision == 0
-    outbox.add(b"y", 1, clock.uptime(), 60)
+    outbox.add([b"y"], 1, clock.uptime(), 60)
     for offset in outbox.entries():
         outbox.mark(offset, KEPT)
     outbox.stamp()
@@ -182,7 +182,7 @@ def test_against_a_model():
                                 model.remove(item)
                                 dropped += 1
                     model.append((priority, text))
-                assert outbox.add(text, priority, 0, 0) == room
+                assert outbox.add([text], priority, 0, 0) == room
             elif model:
                 item = random.choice(model)
                 model.remove(item)

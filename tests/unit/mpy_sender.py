@@ -49,9 +49,10 @@ def _make(values=None, size=60000):
 
 
 def _add(outbox, name, priority=1, padding=0, when=None):
-    text = messages.head(name, "Security", "Periodic")
-    text += messages.payload("text", [["x" * padding]], False)
-    outbox.add(text.encode(), priority, clock.uptime() if when is None else when, 60)
+    pieces = [messages.head(name, "Security", "Periodic")]
+    pieces += messages.payload("text", [["x" * padding]], False)
+    pieces = [piece.encode() for piece in pieces]
+    outbox.add(pieces, priority, clock.uptime() if when is None else when, 60)
 
 
 def _names(client):

@@ -57,8 +57,8 @@ class Base:
 
     async def emit(self, columns, rows):
         """Makes one event of `rows`, lists of values for `columns`: "name,name"."""
-        text = self.head() + messages.payload(columns, rows, self.agent.objects)
-        await self.agent.deliver(self.name, text, self.interval())
+        pieces = [self.head()] + messages.payload(columns, rows, self.agent.objects)
+        await self.agent.deliver(self.name, pieces, self.interval())
 
 
 def load(name, agent):

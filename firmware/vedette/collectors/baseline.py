@@ -36,6 +36,6 @@ class Collector(Base):
         await self._emit(rows, run, passed, seconds)
 
     async def _emit(self, rows, run, passed, seconds):
-        text = self.head() + '"ChecksRun":%d,"ChecksPassed":%d,' % (run, passed)
-        text += messages.payload(baseline.COLUMNS, rows, self.agent.objects)
-        await self.agent.deliver(self.name, text, seconds)
+        pieces = [self.head(), '"ChecksRun":%d,"ChecksPassed":%d,' % (run, passed)]
+        pieces += messages.payload(baseline.COLUMNS, rows, self.agent.objects)
+        await self.agent.deliver(self.name, pieces, seconds)

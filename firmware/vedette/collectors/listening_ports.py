@@ -31,5 +31,5 @@ class Collector(Base):
         ]
         seconds = self.interval()
         for at in range(0, max(len(rows), 1), _ROWS_MAX):
-            text = messages.payload(_COLUMNS, rows[at : at + _ROWS_MAX], agent.objects)
-            await agent.deliver(self.name, self.head() + text, seconds)
+            pieces = messages.payload(_COLUMNS, rows[at : at + _ROWS_MAX], agent.objects)
+            await agent.deliver(self.name, [self.head()] + pieces, seconds)

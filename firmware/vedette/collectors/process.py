@@ -66,8 +66,8 @@ class Collector(Base):
         agent = self.agent
         seconds = clock.uptime() - agent.since[self.name]
         while self._order:
-            count, text = self._event()
-            if not agent.add(self.name, text, seconds):
+            count, pieces = self._event()
+            if not agent.add(self.name, pieces, seconds):
                 return False
             for key in self._order[:count]:
                 del self._rows[key]
@@ -76,7 +76,7 @@ class Collector(Base):
         return True
 
     def _event(self):
-        """Returns (number of rows, text) of an event of the oldest rows."""
+        """Returns (number of rows, text in pieces) of an event of the oldest rows."""
         boot = clock.unix() - clock.uptime()
         rows = []
         size = 0
@@ -86,4 +86,4 @@ class Collector(Base):
                 break
             row = self._rows[key]
             rows.append([clock.utc(boot + row[0])] + row[1:])
-        return len(rows), self.head() + messages.payload(_COLUMNS, rows, self.agent.objects)
+        return len(rows), [self.head()] + messages.payload(_COLUMNS, rows, self.agent.objects)
