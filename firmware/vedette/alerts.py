@@ -11,7 +11,7 @@ from nettap import sockets
 from . import tap
 
 _TOLD_MAX = const(32)  # alerts in an interval; what is over is counted
-_PORTS_MAX = const(64)
+_PORTS_MAX = const(256)
 _FILES_S = const(3600)  # between two looks at the deployed files
 _LOGIN = const(("refused", "certificate", "host-name"))  # codes of HubError
 _LOOPBACK = const("127.0.0.0/8,::1")
@@ -82,13 +82,30 @@ def _check_flows(agent):
     return found
 
 
+def _listening(agent):
+    """[protocol, port] of what listens: of all programs where the agent watches a whole system."""
+    found = None
+    if agent.system:
+        from .ports.listening import servers
+
+        try:
+            found = servers()
+        except OSError:  # a kernel without sock_diag: what the tap knows
+            pass
+    ports = []
+    for protocol, _, port in found or sockets.listening():
+        if [protocol, port] not in ports and len(ports) < _PORTS_MAX:
+            ports.append([protocol, port])
+    return ports
+
+
 def _check_ports(agent):
     known = agent.known
     unknown = agent.settings["Alerts_UnknownPort"]
-    ports = [[protocol, port] for protocol, _, port in sockets.listening()]
+    ports = _listening(agent)
     if "ports" not in known:
         kept = agent.store.load("ports") if unknown else None
-        known["ports"] = kept if isinstance(kept, list) else ports[:_PORTS_MAX]
+        known["ports"] = kept if isinstance(kept, list) else ports
     new = [port for port in ports if port not in known["ports"]]
     if unknown:
         for protocol, port in new:

@@ -1,8 +1,11 @@
 """Alerts: for each rule what sets it off, and a benign twin of it that must stay silent."""
 
 import asyncio
+import socket
+import sys
 
 from flowtable import OUT, TCP
+from harness import SkipTest
 from hub_client import Client
 from iothub import HubError, clock
 from nettap import sockets
@@ -128,6 +131,28 @@ async def test_a_port_that_nothing_listened_on_since_the_last_start():
     sockets.listening = Listening(80, 4444, 23)
     assert await third.alerts() == [("UnknownPort", "Port 23 is open")]
     await third.end()
+
+
+async def test_on_linux_the_port_may_be_any_programs():
+    if sys.platform != "linux":
+        raise SkipTest("this is not Linux")
+    desk = Desk(UnknownPort=True)
+    desk.agent.system = True
+    assert await desk.alerts() == []  # nothing is known of an earlier start
+    for kind, port, told in (
+        (socket.SOCK_STREAM, 24680, True),
+        (socket.SOCK_DGRAM, 24681, True),
+        (socket.SOCK_DGRAM, 44444, False),  # the kernel gives a client such a port
+    ):
+        server = sockets.own_socket(socket.AF_INET, kind)  # the tap knows nothing of it
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+        if kind == socket.SOCK_STREAM:
+            server.listen(1)
+        alert = ("UnknownPort", "Port %d is open" % port)
+        assert (alert in await desk.alerts()) == told, port
+        server.close()
+    await desk.end()
 
 
 async def test_a_new_port_is_no_alert_where_the_rule_is_off():
