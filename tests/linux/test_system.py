@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -20,6 +21,7 @@ import pytest
 from capture import Capture, Count, Ends
 from conftest import LANES, ROOT, device_environment
 from e2e.conftest import rows, settled
+from e2e.test_methods import call
 from hubfixture import Json, LocalHub, wait_for
 from programs import http_server, name_server, ssh_server
 from vedette_tools.expand import expand
@@ -240,6 +242,97 @@ def test_the_hub_is_told_what_listens_as_ss_has_it(
 
     found = wait_for(told, lambda told: set(told) == set(said))
     assert {ends: pid for ends, pid in found.items() if pid not in said[ends]} == {}
+
+
+ALL = {
+    "NetworkActivity": "ConnectionCreate",
+    "Process": "ProcessCreate",
+    **{name: name for name in ("SystemInformation", "Baseline", "ListeningPorts")},
+    **{name: name for name in ("Heartbeat", "Statistics")},
+}
+
+
+def collected(hub: LocalHub, device: str) -> set[str]:
+    """Collects now; returns the names of what the hub gets."""
+    before = {event["Id"] for event in received(hub, device)}
+    answer = call(hub, device, "collectNow")["payload"]["collected"]
+    expected = {ALL[name] for name in answer}
+
+    def came() -> set[str]:
+        return {event["Name"] for event in received(hub, device) if event["Id"] not in before}
+
+    return wait_for(came, lambda names: expected <= names) & set(ALL.values())
+
+
+def received(hub: LocalHub, device: str) -> list[Json]:
+    return [event for record in hub.events(device) for event in record["body"]["Events"]]
+
+
+def configure(hub: LocalHub, device: str, **values: object) -> None:
+    """Nothing is due for an hour: what comes is what was asked for."""
+    never = {"CollectorsCore_PriorityIntervals": "60,60,1440"}
+    hub.set_twin(device, {"microAgent": never | values})
+    settled(hub, device)
+
+
+def test_each_collector_is_turned_off_and_on_by_the_twin(device: str, hub: LocalHub) -> None:
+    some, others = list(ALL)[::2], list(ALL)[1::2]
+    for off, on in ((some, others), (others, some)):
+        configure(
+            hub,
+            device,
+            **{f"{name}_Disabled": True for name in off},
+            **{f"{name}_Disabled": None for name in on},
+        )
+        with subprocess.Popen(["sleep", "0.3"]), socket.socket(type=socket.SOCK_DGRAM) as udp:
+            udp.sendto(b"hello", ("127.0.0.1", 9))
+        assert collected(hub, device) == {ALL[name] for name in on}
+
+
+def test_what_collectors_do_is_set_by_the_twin(device: str, hub: LocalHub) -> None:
+    groups = "Filesystem,Hardening,Banners,Services,Cron,Network,SSH,Sudo,Permissions"
+    configure(
+        hub,
+        device,
+        **{f"{name}_Disabled": None for name in ALL},
+        NetworkActivity_CacheSize=16,
+        NetworkActivity_AgentTraffic="Include",
+        Process_CacheSize=16,
+        SystemInformation_HardwareVendor="ACME",
+        Baseline_GroupsDisabled=groups,
+        Baseline_ChecksDisabled="7.2.1",
+        Message_Format="objects",
+    )
+    sleeping = [subprocess.Popen(["sleep", f"0.5{number}"]) for number in range(20)]
+    with ExitStack() as stack:
+        for _ in range(20):
+            udp = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            udp.sendto(b"hello", ("127.0.0.1", 9))
+        for process in sleeping:
+            process.wait()
+    before = {event["Id"] for event in received(hub, device)}
+    assert collected(hub, device) == set(ALL.values())
+    complaints = {"NetworkActivity_CacheSize", "Process_CacheSize"}
+    wait_for(
+        lambda: {row["key"] for row in rows(hub.events(device), "ConfigurationError")},
+        lambda keys: complaints <= keys,
+    )
+    events = [event for event in received(hub, device) if event["Id"] not in before]
+    assert all(isinstance(event["Payload"], list) for event in events)
+    came = {
+        name: [row for event in events if event["Name"] == name for row in event["Payload"]]
+        for name in ALL.values()
+    }
+    assert len(came["ConnectionCreate"]) <= 16 and len(came["ProcessCreate"]) <= 16
+    assert [row["hardware_vendor"] for row in came["SystemInformation"]] == ["ACME"]
+    assert {row["check_id"].split("-")[3] for row in came["Baseline"]} <= {"Accounts"}
+    results = call(hub, device, "getBaseline")["payload"]
+    names = {check_id.split("-", 3)[3] for check_id, _, _ in results["rows"]}
+    assert "Accounts-7.2.2" in names and "Accounts-7.2.1" not in names
+    assert all(name.startswith("Accounts-") for name in names)
+    # By now the agent's own connection has carried something, and is told as any other.
+    assert "ConnectionCreate" in collected(hub, device)
+    wait_for(lambda: flows(hub, device, remote_port=hub.port), bool)
 
 
 def ancestors(parents: dict[int, int], pid: int) -> set[int]:
