@@ -28,6 +28,8 @@ def start(
     outbox,
     connection_string=None,
     ca=(),
+    certificate=None,
+    provisioning=None,
     client=None,
     module_identity=False,
     state=FOLDER,
@@ -39,18 +41,29 @@ def start(
 
     `vedette.start` takes `outbox_size` in place of `outbox`: bytes for what is not acknowledged.
     Either `connection_string` with `ca` (root certificates as DER: bytes or paths), and the agent
-    has a hub client of its own; or `client`, an iothub.HubClient that the application owns and
+    has a hub client of its own; with `certificate`, a pair of certificate and private key as DER,
+    no key is in the string. Or `provisioning` in place of the string: a dict of `scope`,
+    `registration_id`, `key` unless there is a certificate, and `host`, as in
+    iothub.dps.Provisioning. Or `client`, an iothub.HubClient that the application owns and
     starts, and `module_identity` says whether it is a module's. `state` is the folder that keeps
     the last good configuration, and with `journal` a copy of the outbox. `watchdog`, in seconds,
     starts the board's, fed as long as the loop lives. With `system`, on Linux, it watches all
     programs, not this one only.
-    Errors: HubError "credentials" for a connection string that is not one.
+    Errors: HubError "credentials" for a connection string or a key that is not one.
     """
     own = client is None
     if own:
-        credentials = Credentials.parse(connection_string or "")
-        client = HubClient(credentials, ca, socket=sockets.own_socket)
-        module_identity = "/" in credentials.client_id
+        if provisioning:
+            from iothub.dps import Provisioning
+
+            identity = Provisioning(
+                certificate=certificate, store=state + "/hub.json", **provisioning
+            )
+            client = HubClient(None, ca, identity, socket=sockets.own_socket)
+        else:
+            identity = Credentials.parse(connection_string or "", certificate)
+            client = HubClient(identity, ca, socket=sockets.own_socket)
+        module_identity = "/" in identity.client_id
     journal = state + "/journal" if journal else None
     agent = Agent(client, own, module_identity, Store(state), outbox, journal)
     with Cold():

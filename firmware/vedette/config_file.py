@@ -40,7 +40,7 @@ def read(path):
         place = (path, len(before), len(before[-1]))
         raise ConfigError("%s is not JSON: look at line %d, column %d" % place)
     try:
-        return _object(document, _KEYS, ("connection_string", "ca"))
+        return _identified(_object(document, _KEYS, ("ca",)))
     except ConfigError as reason:
         raise ConfigError("%s: %s" % (path, reason))
 
@@ -60,6 +60,15 @@ def _object(value, keys, required):
         except ConfigError as reason:
             raise ConfigError("%s %s" % (key, reason))
     return value
+
+
+def _identified(document):
+    if ("connection_string" in document) == ("provisioning" in document):
+        raise ConfigError("give either connection_string or provisioning")
+    provisioning = document.get("provisioning")
+    if provisioning and ("key" in provisioning) == ("certificate" in document):
+        raise ConfigError("give either provisioning key or certificate")
+    return document
 
 
 def _string(value):
@@ -83,6 +92,23 @@ def _paths(value):
     value = [value] if isinstance(value, str) else value
     if not isinstance(value, list) or not value or not all([isinstance(v, str) for v in value]):
         raise ConfigError("must be a path, or a list of paths")
+    return value
+
+
+def _pair(value):
+    if len(_paths(value)) != 2:
+        raise ConfigError("must be two paths: of the certificate, and of its private key")
+    return value
+
+
+def _provisioning(value):
+    keys = {"scope": _string, "registration_id": _string, "key": _secret, "host": _server}
+    return _object(value, keys, ("scope", "registration_id"))
+
+
+def _server(value):
+    if not _is_server(value):
+        raise ConfigError('must be "host" or "host:port"')
     return value
 
 
@@ -142,6 +168,8 @@ def _hostname(value):
 # The arguments of vedette.start that config.json may give, and those of the bring-up.
 _KEYS = {
     "connection_string": _secret,
+    "certificate": _pair,
+    "provisioning": _provisioning,
     "ca": _paths,
     "state": _string,
     "outbox_size": _number,

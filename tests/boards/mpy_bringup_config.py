@@ -8,6 +8,7 @@ from vedette.config_file import ConfigError
 
 SECRET = "correct horse"
 GOOD = {"connection_string": SECRET, "ca": "root.der"}
+DPS = {"scope": "0ne1", "registration_id": "r"}
 WIFI = {"type": "wifi", "ssid": "lab", "password": SECRET}
 
 
@@ -64,12 +65,37 @@ def test_secrets_can_be_elsewhere():
     assert "provision it again" in _refused(hidden)
 
 
+def test_who_the_device_is_can_be_said_in_other_ways():
+    x509 = dict(GOOD, certificate=["cert.der", "key.der"])
+    assert _read(x509) == dict(x509, ca=["root.der"])
+    dps = {"scope": "0ne1", "registration_id": "r", "key": {"nvs": "connection"}, "host": "h:1"}
+    assert _read({"provisioning": dps, "ca": "root.der"})["provisioning"]["key"] == SECRET
+    del dps["key"]
+    both = {"provisioning": dps, "ca": "root.der"}
+    said = "give either provisioning key or certificate"
+    assert said in _refused(both)
+    both["certificate"] = ["cert.der", "key.der"]
+    _read(both)
+    dps["key"] = SECRET
+    assert said in _refused(both)
+    for both in (dict(GOOD, provisioning=dps), {"ca": "root.der"}):
+        assert "give either connection_string or provisioning" in _refused(both)
+
+
 def test_each_mistake_is_named():
     for key, value, said in (
         ("connection_string", "", "connection_string must be a string"),
         ("connection_string", {"file": "x"}, "connection_string nvs is missing"),
         ("connection_string", {"nvs": 1}, "connection_string nvs must be a string"),
         ("ca", ["root.der", 1], "ca must be a path, or a list of paths"),
+        ("certificate", "cert.der", "certificate must be two paths"),
+        ("certificate", ["cert.der", 1], "certificate must be a path, or a list"),
+        ("provisioning", "0ne1", "provisioning must be an object"),
+        ("provisioning", {"scope": "0ne1"}, "provisioning registration_id is missing"),
+        ("provisioning", {"group_key": SECRET}, "provisioning scope is missing"),
+        ("provisioning", dict(DPS, key=1), "provisioning key must be a string"),
+        ("provisioning", dict(DPS, host="h:x"), 'provisioning host must be "host"'),
+        ("provisioning", dict(DPS, group_key=SECRET), "provisioning group_key is no key"),
         ("outbox_size", -1, "outbox_size must be an integer from 0 to 65535"),
         ("journal", 1, "journal must be true or false"),
         ("network", "wifi", "network must be {"),

@@ -13,7 +13,7 @@ from mainpy import GOOD, SECRET, Board
         ("", "line 1, column"),
         ('{\n "connection_string": "x",\n "ca": y}', "line 3, column 9"),
         ("[]", "must be an object"),
-        ({"ca": "ca.der"}, "connection_string is missing"),
+        ({"ca": "ca.der"}, "give either connection_string or provisioning"),
         ({**GOOD, "colour": 1}, "colour is no key"),
         ({**GOOD, "ca": 5}, "ca must be a path"),
         ({**GOOD, "ca": []}, "ca must be a path"),
