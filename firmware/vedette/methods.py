@@ -6,7 +6,7 @@ import sys
 from iothub import clock
 from micropython import const
 
-from . import VERSION
+from . import VERSION, log
 from .cold import Cold
 from .settings import COLLECTORS
 
@@ -51,8 +51,12 @@ async def _collect_now(agent, payload):
             raise Refused(names[0] + " is disabled in the twin")
     collected = []
     for name in names:
-        if not agent.settings[name + "_Disabled"] and await agent.collect(name):
-            collected.append(name)
+        try:
+            if not agent.settings[name + "_Disabled"] and await agent.collect(name):
+                collected.append(name)
+        except Exception as error:  # one that fails does not stop the others, as in the scheduler
+            agent.scheduler.errors += 1
+            log.failed(name, error)
     agent.sender.wake()
     return {"collected": collected}
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from hub_client import Client
+from nettap import sockets
 from vedette import log, tap
 from vedette.agent import Agent
 from vedette.outbox import Outbox
@@ -52,6 +53,20 @@ async def test_collect_now_without_a_name_is_for_all_that_are_not_disabled():
     assert (status, answer["collected"]) == (200, ["NetworkActivity", "Heartbeat", "Statistics"])
     await _arrived(client, "Statistics")
     assert client.named("Heartbeat") and not client.named("SystemInformation")
+    await agent.stop()
+
+
+async def test_a_collector_that_raises_is_counted_and_does_not_stop_the_others():
+    client, agent = await _start(dict(_QUIET, ListeningPorts_Disabled=None))
+    _connect()
+    real, sockets.listening = sockets.listening, None
+    status, answer = await client.methods["collectNow"](None)
+    sockets.listening = real
+    expected = ["NetworkActivity", "SystemInformation", "Heartbeat", "Statistics"]
+    assert (status, answer["collected"]) == (200, expected), answer
+    (statistics,) = await _arrived(client, "Statistics")
+    values = dict(zip(statistics["Payload"]["columns"], statistics["Payload"]["rows"][0]))
+    assert values["job_errors"] == 1, values
     await agent.stop()
 
 
