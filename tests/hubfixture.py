@@ -36,6 +36,7 @@ class LocalHub:
         listen: str = "127.0.0.1",
         ports: tuple[int, int] = (0, 0),
         amqps_port: int | None = None,
+        daily_quota: int | None = None,
     ) -> None:
         """`ports`: MQTT, HTTPS; 0 is any free one."""
         self.state = state
@@ -43,6 +44,7 @@ class LocalHub:
         self.listen = listen
         self.ports = ports
         self.amqps_port = amqps_port
+        self.daily_quota = daily_quota
         self._process: subprocess.Popen[str] | None = None
 
     # --- its life ---
@@ -55,6 +57,8 @@ class LocalHub:
         command += ["--mqtt-port", str(mqtt_port), "--https-port", str(https_port)]
         if self.amqps_port is not None:
             command += ["--amqps-port", str(self.amqps_port)]
+        if self.daily_quota is not None:
+            command += ["--daily-quota", str(self.daily_quota)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True

@@ -108,8 +108,15 @@ def test_the_command(hub: LocalHub) -> None:
     assert fault("quota", "--for", "60").returncode == 0
     assert Device(hub, string).connect() == REFUSED
     assert fault("clear").returncode == 0
-    with Device(hub, string):
-        pass
+    with Device(hub, string) as device:
+        slow = fault("network", "--latency-ms", "100", "--loss", "0.1", "--for", "60")
+        assert slow.returncode == 0
+        device.wait_closed()
+    with Device(hub, string) as device:
+        begin = time.monotonic()
+        device.send("slow")
+        assert time.monotonic() - begin >= 0.2
+    assert fault("clear").returncode == 0
     wrong = fault("flood")
     assert wrong.returncode == 1 and "throttle, quota" in wrong.stderr
 

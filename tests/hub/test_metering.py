@@ -6,11 +6,15 @@ import concurrent.futures
 import json
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hubfixture import COMMAND, LocalHub
 from mqttclient import Device
 from vedette_tools.hub import metering
+from vedette_tools.hub.store import Store
+
+REFUSED = 135
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,50 @@ def test_the_statistics_count_what_microsoft_charges(own_hub: LocalHub) -> None:
             "events": 2,
             "day": datetime.now(UTC).date().isoformat(),
             "meteredToday": messages + twins + methods,
+            "dailyQuota": None,
         }
     hub.kill9()
     hub.start()
     assert statistics()["meteredToday"] == messages + twins + methods
+
+
+def test_a_quota_that_is_used_up_closes_and_refuses(tmp_path: Path) -> None:
+    hub = LocalHub(tmp_path / "hub", daily_quota=3)
+    hub.start()
+    try:
+        string = hub.create_device("q")
+        with Device(hub, string) as device:
+            device.send(1)
+            device.send(2)
+            assert hub.connected("q")
+            device.send(b"x" * 5000)
+            device.wait_closed()
+        assert len(hub.wait_events("q", 3)) == 3  # what was acknowledged is there
+        assert Device(hub, string).connect() == REFUSED
+        hub.restart()
+        assert Device(hub, string).connect() == REFUSED
+        hub.stop()
+        hub.daily_quota = 5
+        hub.start()
+        with Device(hub, string) as device:
+            hub.set_twin("q", {"a": 1})  # by whomever it is used up
+            device.wait_closed()
+    finally:
+        hub.stop()
+
+
+def test_the_next_day_has_a_quota_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "hub.db")
+    quota = metering.Quota(store, 2)
+    monkeypatch.setattr(metering, "today", lambda: "2026-11-24")
+    store.meter("2026-11-24", 1)
+    assert not quota.check() and not quota.used_up()
+    store.meter("2026-11-24", 1)
+    assert quota.check() and quota.used_up()
+    assert not quota.check()  # told once
+    monkeypatch.setattr(metering, "today", lambda: "2026-11-25")
+    assert not quota.used_up() and not quota.check()
+    store.meter("2026-11-25", 5)
+    assert quota.check() and quota.used_up()

@@ -39,6 +39,12 @@ def up(
             help="Take what service SDKs send by AMQP over TLS, on this port (theirs is 5671).",
         ),
     ] = None,
+    daily_quota: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Units of 4 KB a day; then devices are refused until midnight UTC."
+        ),
+    ] = None,
     listen: Annotated[
         str, typer.Option(help="Address to listen on; loopback unless told otherwise.")
     ] = "127.0.0.1",
@@ -72,7 +78,7 @@ def up(
             flush=True,
         )
 
-    options = main.Options(directory, listen, mqtt_port, https_port, amqps_port)
+    options = main.Options(directory, listen, mqtt_port, https_port, amqps_port, daily_quota)
     try:
         main.run(options, ready)
     except HubStartError as error:

@@ -65,8 +65,8 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 @routes.get("/vedette/statistics")
 async def statistics(request: web.Request) -> web.Response:
-    """What there is, and `meteredToday`: the units that count against the quota of the `day`, see
-    metering.py."""
+    """What there is, and `meteredToday`: the units that count against the quota of the `day`,
+    which is `dailyQuota`, or null; see metering.py."""
     hub = request.app[HUB]
     store, run = hub.database.store, hub.database.run
     day = metering.today()
@@ -77,6 +77,7 @@ async def statistics(request: web.Request) -> web.Response:
             "events": await run(store.count_events),
             "day": day,
             "meteredToday": await run(store.metered, day),
+            "dailyQuota": hub.quota.limit,
         }
     )
 

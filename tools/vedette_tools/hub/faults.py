@@ -92,13 +92,8 @@ class Faults:
         return _nothing
 
     async def _quota(self, request: Json) -> End:
-        self._sessions.refuse = "the day's quota is used up"
         self._sessions.kick_all()
-
-        async def end() -> None:
-            self._sessions.refuse = None
-
-        return end
+        return _nothing
 
     async def _grace(self, request: Json) -> End:
         self._sessions.grace_s = _number(request, "seconds", DURATION_MAX_S)

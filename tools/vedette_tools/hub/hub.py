@@ -48,10 +48,17 @@ class Hub:
     """Lives on one event loop; the database has a thread of its own."""
 
     def __init__(
-        self, state: Path, broker: BrokerConfig, *, device_host: str, provisioning_host: str
+        self,
+        state: Path,
+        broker: BrokerConfig,
+        *,
+        device_host: str,
+        provisioning_host: str,
+        daily_quota: int | None,
     ) -> None:
         """`device_host` is what devices know the hub by, with its port unless that is 8883;
-        `provisioning_host` the same of the provisioning service."""
+        `provisioning_host` the same of the provisioning service; `daily_quota` is in units, see
+        metering.py."""
         self.provisioning_host = provisioning_host
         self.broker = Broker(
             broker,
@@ -70,8 +77,13 @@ class Hub:
         self.owner_key: str = self.database.kept("owner_key", sas.new_key)
         registry = Registry(store.identities())
         self.authorities = Authorities(self.database)
+        self.quota = metering.Quota(store, daily_quota)
         self.sessions = Sessions(
-            registry, self.authorities, self._kick, self._forget_subscriptions
+            registry,
+            self.authorities,
+            self._kick,
+            self._forget_subscriptions,
+            lambda: self.faults.active("quota") or self.quota.used_up(),
         )
         self.identities = Identities(
             self.database, registry, self.sessions, self._kick, self._push_desired
@@ -119,6 +131,7 @@ class Hub:
                 for effect in effects:
                     self._perform(effect)
                 await self.events.notify()
+        await self._check_quota()
 
     async def send_to_device(
         self, identity: Identity, properties: bag.Bag, body: bytes, lifetime_s: float
@@ -126,6 +139,7 @@ class Hub:
         """Send a device a message, now or once it is there. Errors: RequestError."""
         self.identities.record(identity)
         await self.cloud_to_device.send(identity, properties, body, lifetime_s)
+        await self._check_quota()
         if session := self.sessions.of(identity):
             await self.cloud_to_device.flush(session)
 
@@ -133,6 +147,12 @@ class Hub:
         """Count exchanges of so many bytes each against the day's quota."""
         units = sum(map(metering.units, sizes))
         await self.database.run(self.database.store.meter, metering.today(), units)
+        await self._check_quota()
+
+    async def _check_quota(self) -> None:
+        if await self.database.run(self.quota.check):
+            log.warning("the day's quota of %s is used up", self.quota.limit)
+            self.sessions.kick_all()
 
     def kick(self, identity: Identity) -> None:
         """Close an identity's connection. Errors: RequestError (404)."""

@@ -46,6 +46,7 @@ class Options:
     mqtt_port: int
     https_port: int
     amqps_port: int | None  # None: no AMQP
+    daily_quota: int | None  # None: no limit
 
 
 def run(options: Options, ready: Callable[[dict[str, Any]], None]) -> None:
@@ -83,6 +84,7 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
         BrokerConfig(options.state, library, certificates, listeners),
         device_host=host + port,
         provisioning_host=provisioning_host + port,
+        daily_quota=options.daily_quota,
     )
     try:
         await hub.start()

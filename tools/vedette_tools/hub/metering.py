@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from vedette_tools.hub import bag
 from vedette_tools.hub.clock import utc, utc_now
-from vedette_tools.hub.store import Event
+from vedette_tools.hub.store import Event, Store
 
 UNIT_BYTES = 4096
 
@@ -37,6 +37,26 @@ def day(time_ms: int) -> str:
 
 def today() -> str:
     return utc_now()[:10]
+
+
+class Quota:
+    """The units of a day, `limit` of them where that is not None."""
+
+    def __init__(self, store: Store, limit: int | None) -> None:
+        self.limit = limit
+        self._store = store
+        self._last_day = ""  # whose quota is used up
+
+    def used_up(self) -> bool:
+        """As of the last check."""
+        return self._last_day == today()
+
+    def check(self) -> bool:
+        """Whether it has been used up since the last check. For the database thread."""
+        if self.limit is None or self.used_up() or self._store.metered(today()) < self.limit:
+            return False
+        self._last_day = today()
+        return True
 
 
 def of_events(events: Iterable[Event]) -> Counter[str]:

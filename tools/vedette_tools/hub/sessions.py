@@ -51,17 +51,18 @@ class Sessions:
         authorities: Authorities,
         kick: Callable[[Session], None],
         forget: Callable[[Identity], None],
+        quota_used_up: Callable[[], bool],
     ) -> None:
         """`kick` is to close a session, `forget` to delete an identity's subscriptions."""
         self.by_token: dict[str, Session] = {}
         self.remembered: dict[Identity, Subscriptions] = {}
         self.grace_s = 0.0  # how long a connection outlives its token
-        self.refuse: str | None = None  # why all are refused, if they are
         self._of: dict[Identity, Session] = {}
         self._registry = registry
         self._authorities = authorities
         self._kick = kick
         self._forget = forget
+        self._quota_used_up = quota_used_up
 
     def remember(self, subscriptions: Callable[[], Iterable[tuple[Identity, str, int]]]) -> None:
         """Take over the subscriptions of persistent sessions from an earlier run."""
@@ -104,8 +105,8 @@ class Sessions:
             self._kick(session)
 
     def _open(self, request: ConnectRequest) -> Session:
-        if self.refuse:
-            raise Refused(self.refuse)
+        if self._quota_used_up():
+            raise Refused("the day's quota is used up")
         identity, query = _parse_username(request.username)
         if request.client_id != identity.client_id:
             raise Refused("the client id is not the one in the user name")
