@@ -219,6 +219,24 @@ def test_datagrams_and_echoes_are_counted(watcher: Watcher) -> None:
         ]
 
 
+def test_with_many_local_addresses_nothing_is_lost_but_some_of_their_names(
+    watcher: Watcher,
+) -> None:
+    watcher.need("packets")
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        for number in range(20):
+            with socket.socket(type=socket.SOCK_DGRAM) as client:
+                client.bind((f"127.0.1.{number}", 0))
+                client.sendto(b"q" * 40, ("127.0.0.1", port))
+        time.sleep(0.3)
+        flows = [flow for flow in watcher.flows(port) if flow.direction == "Out"]
+    assert len(flows) == 20 and {flow[6:] for flow in flows} == {(0, 40, 1)}
+    named = {flow.local for flow in flows} - {None}
+    assert 10 <= len(named) < 20 and named < {f"127.0.1.{number}" for number in range(20)}
+
+
 @pytest.mark.parametrize(
     ("family", "host", "protocol", "echo"),
     [(socket.AF_INET, "127.0.0.9", 1, 8), (socket.AF_INET6, "::1", 58, 128)],

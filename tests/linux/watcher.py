@@ -93,7 +93,8 @@ class Watcher:
         answer = self.ask("flows")
         assert answer["errors"] == 0
         flows = [Flow(*flow) for flow in answer["flows"]]
-        return sorted(f for f in flows if {f.local_port, f.remote_port} & set(ports or [0]))
+        chosen = [f for f in flows if {f.local_port, f.remote_port} & set(ports or [0])]
+        return sorted(chosen, key=lambda flow: flow._replace(local=flow.local or ""))
 
     def processes(self) -> list[Process]:
         """The processes told of since the last time."""
