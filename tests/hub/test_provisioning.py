@@ -77,6 +77,24 @@ def test_an_individual_enrolment_may_name_the_device(hub: LocalHub) -> None:
     assert registration(hub, "p-2", key).connect() == REFUSED
 
 
+def test_an_enrolment_gives_a_new_device_its_twin(hub: LocalHub) -> None:
+    key = sas.new_key()
+    keys = {"type": "symmetricKey", "symmetricKey": {"primaryKey": key}}
+    given = {"properties": {"desired": {"a": 1}}, "tags": {"room": "7"}}
+    body = {"attestation": keys, "initialTwin": given}
+    assert hub.service.request("PUT", "/enrollments/p-10", body)["initialTwin"] == given
+    with registration(hub, "p-10", key) as device:
+        register(device)
+    twin = hub.twin("p-10")
+    assert twin["properties"]["desired"]["a"] == 1 and twin["tags"] == {"room": "7"}
+    hub.set_twin("p-10", {"a": 2})
+    with registration(hub, "p-10", key) as device:  # again: what was set since stays
+        register(device)
+    assert hub.twin("p-10")["properties"]["desired"]["a"] == 2
+    with pytest.raises(CommandError, match="initialTwin has to be"):
+        hub.service.request("PUT", "/enrollments/p-10", {**body, "initialTwin": [1]})
+
+
 def test_the_tokens_policy_may_be_left_out(hub: LocalHub) -> None:
     key = sas.derive_key(hub.connection["dps_group_key"], "p-9")
     with registration(hub, "p-9", key, policy=None) as device:  # as azure-iot-device does

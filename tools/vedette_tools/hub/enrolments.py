@@ -33,8 +33,8 @@ Json = dict[str, Any]
 
 
 class Enrolments:
-    """Kept as kind -> registration id, or group id -> {"deviceId", "enabled"}, with "primaryKey"
-    and "secondaryKey", or with "certificates" (PEM)."""
+    """Kept as kind -> registration id, or group id -> {"deviceId", "enabled", "initialTwin"}, with
+    "primaryKey" and "secondaryKey", or with "certificates" (PEM)."""
 
     def __init__(self, scope: str, database: Database) -> None:
         self._scope = scope
@@ -72,14 +72,14 @@ class Enrolments:
         """The primary key of a group, or None where it has none, or was deleted."""
         return self._kept[GROUP].get(name, {}).get("primaryKey")
 
-    def registered(self, registration_id: str, request: ConnectRequest) -> tuple[str, Json]:
-        """The device id that a registration leads to, and how that device is to prove itself: as
-        it has done here. Errors: Refused, SasError."""
+    def registered(self, registration_id: str, request: ConnectRequest) -> tuple[str, Json, Json]:
+        """The device id that a registration leads to, how that device is to prove itself: as it
+        has done here, and its initial twin. Errors: Refused, SasError."""
         if request.certificate and not request.password:
             return self._by_certificate(registration_id, request.certificate)
         return self._by_key(registration_id, request.password)
 
-    def _by_key(self, registration_id: str, password: str) -> tuple[str, Json]:
+    def _by_key(self, registration_id: str, password: str) -> tuple[str, Json, Json]:
         token = sas.Token.parse(password)
         if token.resource != f"{self._scope}/registrations/{registration_id}":
             raise Refused(f"the token is for {token.resource!r}")
@@ -90,10 +90,10 @@ class Enrolments:
             if kind == GROUP:
                 keys = {name: sas.derive_key(key, registration_id) for name, key in keys.items()}
             if any([token.signed_with(key) for key in keys.values()]):
-                return enrolment["deviceId"] or registration_id, {"symmetricKey": keys}
+                return _led_to(registration_id, enrolment, {"symmetricKey": keys})
         raise Refused("no enrolment has this key")
 
-    def _by_certificate(self, registration_id: str, der: bytes) -> tuple[str, Json]:
+    def _by_certificate(self, registration_id: str, der: bytes) -> tuple[str, Json, Json]:
         for kind, enrolment in self._candidates(registration_id):
             certificates = [_load(pem) for pem in enrolment.get("certificates", ())]
             try:
@@ -104,7 +104,7 @@ class Enrolments:
             except Refused:
                 continue
             thumbprint = {"primaryThumbprint": device_certificates.thumbprint(der)}
-            return enrolment["deviceId"] or registration_id, {"x509Thumbprint": thumbprint}
+            return _led_to(registration_id, enrolment, {"x509Thumbprint": thumbprint})
         raise Refused("no enrolment has this certificate")
 
     def _candidates(self, registration_id: str) -> Iterator[tuple[str, Json]]:
@@ -117,12 +117,19 @@ class Enrolments:
                 yield kind, enrolment
 
 
+def _led_to(registration_id: str, enrolment: Json, proof: Json) -> tuple[str, Json, Json]:
+    return enrolment["deviceId"] or registration_id, proof, enrolment.get("initialTwin") or {}
+
+
 def _read(kind: str, request: Json) -> Json:
     """An enrolment of the service API's form. Errors: RequestError (400)."""
     device_id = request.get("deviceId") or ""
     if device_id:
         Identity.checked(device_id)
     enabled = (request.get("provisioningStatus") or "enabled") == "enabled"
+    initial_twin = request.get("initialTwin")
+    if initial_twin is not None and not isinstance(initial_twin, dict):
+        raise RequestError(400, "initialTwin has to be a JSON object")
     attestation = request.get("attestation") or {}
     proof: Json
     match attestation.get("type", "symmetricKey"):
@@ -137,7 +144,7 @@ def _read(kind: str, request: Json) -> Json:
             proof = {"certificates": [_checked_certificate(each) for each in certificates]}
         case other:
             raise RequestError(400, f"attestation by {other!r} is not there: symmetricKey, x509")
-    return {**proof, "deviceId": device_id, "enabled": enabled}
+    return {**proof, "deviceId": device_id, "enabled": enabled, "initialTwin": initial_twin}
 
 
 def _checked_key(name: str, key: str | None) -> str:
@@ -192,4 +199,5 @@ def _shown(kind: str, name: str, enrolment: Json) -> Json:
         "deviceId": enrolment["deviceId"],
         "attestation": attestation,
         "provisioningStatus": "enabled" if enrolment["enabled"] else "disabled",
+        "initialTwin": enrolment.get("initialTwin"),
     }

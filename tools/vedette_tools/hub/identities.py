@@ -70,10 +70,15 @@ class Identities:
             self._kick(session)
         return record
 
-    async def assign(self, identity: Identity, authentication: Json) -> None:
-        """Make sure that an identity is there, and has these keys."""
-        if_match = "*" if identity in self.registry else None
-        await self.put(identity, {"authentication": authentication}, if_match)
+    async def assign(self, identity: Identity, authentication: Json, initial_twin: Json) -> None:
+        """Make sure that an identity is there, and has these keys; a new one also has that twin.
+
+        Errors: RequestError.
+        """
+        known = identity in self.registry
+        await self.put(identity, {"authentication": authentication}, "*" if known else None)
+        if not known:
+            await self.update_twin(identity, initial_twin, None, replace=False)
 
     async def delete(self, identity: Identity, if_match: str | None) -> None:
         """Errors: RequestError."""

@@ -44,6 +44,7 @@ class Registration:
     id: str
     device_id: str
     authentication: Json = field(repr=False)  # of the device's identity
+    initial_twin: Json
     operation: str = ""
 
 
@@ -53,11 +54,11 @@ class Provisioning:
         scope: str,
         database: Database,
         assigned_hub: str,
-        assign: Callable[[Identity, Json], Awaitable[None]],
+        assign: Callable[[Identity, Json, Json], Awaitable[None]],
         deliver: Callable[[str, str, bytes], None],
     ) -> None:
-        """`assign` is to make an identity with its authentication, `deliver` to send a client (by
-        its id) a message (topic, payload)."""
+        """`assign` is to make an identity with its authentication and initial twin, `deliver` to
+        send a client (by its id) a message (topic, payload)."""
         self.scope = scope
         self.sessions: dict[str, Registration] = {}  # by token
         self.enrolments = Enrolments(scope, database)
@@ -119,8 +120,7 @@ class Provisioning:
             raise Refused("the id scope is not this one")
         if request.client_id != registration_id or not _REGISTRATION_ID.fullmatch(registration_id):
             raise Refused("the client id is not the registration id, or not a valid one")
-        device_id, authentication = self.enrolments.registered(registration_id, request)
-        return Registration(registration_id, device_id, authentication)
+        return Registration(registration_id, *self.enrolments.registered(registration_id, request))
 
     async def _register(self, registration: Registration, payload: bytes) -> tuple[int, Json]:
         try:
@@ -129,7 +129,11 @@ class Provisioning:
             raise RequestError(400, f"the body is not JSON: {error}") from None
         if not isinstance(request, dict) or request.get("registrationId") != registration.id:
             raise RequestError(400, "registrationId is not that of the connection")
-        await self._assign(Identity.checked(registration.device_id), registration.authentication)
+        await self._assign(
+            Identity.checked(registration.device_id),
+            registration.authentication,
+            registration.initial_twin,
+        )
         registration.operation = f"4.{secrets.token_hex(8)}"
         log.info("%s is assigned", registration.device_id)
         return 202, {"operationId": registration.operation, "status": "assigning"}
