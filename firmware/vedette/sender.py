@@ -11,7 +11,6 @@ from .outbox import TRIED
 
 _UNIT = const(4096)  # bytes; what a hub meters by
 _HUB_MAX = const(262144)  # bytes of a message
-_CHUNK = const(512)
 _PIECES = const(8)  # rendered in a row before the application's tasks have their turn
 _RETRY_MIN_S = const(5)
 _RETRY_MAX_S = const(300)
@@ -31,7 +30,6 @@ class Sender:
         self._outbox = outbox
         self._settings = settings
         self._agent_id = agent_id
-        self._chunk = bytearray(_CHUNK)
         self._wake = asyncio.Event()
         self.sent = 0
         self.acknowledged = 0
@@ -157,10 +155,14 @@ class Sender:
         again = [offset for offset, _ in chosen if outbox.mark(offset, TRIED)]
         self.sent += 1
         self.retried += 1 if again else 0
-        pieces = messages.message(outbox, chosen, self._agent_id)
 
         async def write_all(write):
-            await self._write(pieces, write)
+            count = 0
+            for piece in messages.message(outbox, chosen, self._agent_id):
+                await write(piece.encode() if isinstance(piece, str) else piece)
+                count += 1
+                if count % _PIECES == 0:
+                    await asyncio.sleep_ms(0)
 
         await self._client.send_stream(length, write_all, properties)
         self.acknowledged += 1
@@ -170,19 +172,3 @@ class Sender:
         self.day[3] += length
         for offset, _ in chosen:
             outbox.acknowledge(offset)
-
-    async def _write(self, pieces, write):
-        chunk = memoryview(self._chunk)
-        used = 0
-        for piece in pieces:
-            data = memoryview(piece.encode() if isinstance(piece, str) else piece)
-            while len(data):
-                part = data[: _CHUNK - used]
-                chunk[used : used + len(part)] = part
-                used += len(part)
-                data = data[len(part) :]
-                if used == _CHUNK:
-                    await write(chunk)
-                    await asyncio.sleep_ms(0)
-                    used = 0
-        await write(chunk[:used])
