@@ -111,7 +111,7 @@ async def test_a_users_pack_is_found_and_run():
         (
             "ACME-TEST-Valve-2.4",
             "Error",
-            "the pack has no function check_missing",
+            "there is no function check_missing",
             "The check is there",
             "Write it",
             "Medium",

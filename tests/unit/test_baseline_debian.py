@@ -329,7 +329,7 @@ def test_the_twin_adds_checks_and_changes_them(lane: str, tmp_path: Path) -> Non
     (found,) = look(lane, tmp_path, [base])
     assert found["3.3.1"] == ("Fail", "net.ipv4.ip_forward is 0")
     assert found["9.1"] == ("Fail", "/etc/app.key is 644, of 0:0")
-    assert found["9.2"] == ("Error", "no pack here has the function os")
+    assert found["9.2"] == ("Error", "there is no function check_os")
     assert found["9.3"][0] == found["9.4"][0] == "Error"
     assert found["9.5"] == ("Pass", None)
     assert "hash" not in str(found)

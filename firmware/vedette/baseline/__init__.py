@@ -106,15 +106,7 @@ def results(agent, facts):
                         yield from _result(pack, facts, fields, "CUSTOM-", False)
     for fields in custom.values():
         if chosen(fields):
-            error = "no pack here has the function " + fields[2].split(" ")[0]
-            yield (
-                "CUSTOM-" + fields[0],
-                _ERROR,
-                error,
-                fields[3],
-                fields[4],
-                fields[1] or _SEVERITY,
-            )
+            yield from _result(None, facts, fields, "CUSTOM-", False)
 
 
 def _names(agent, key):
@@ -151,7 +143,7 @@ def _load(name):
 def _function(pack, fields, own):
     """Returns what a check calls, or None; private functions only where it is the pack's own."""
     name = "check_" + fields[2].split(" ")[0]
-    return pack.__dict__.get(name) or own and pack.__dict__.get("_" + name)
+    return getattr(pack, name, None) or own and getattr(pack, "_" + name, None)
 
 
 def _result(pack, facts, fields, prefix, own):
@@ -160,7 +152,7 @@ def _result(pack, facts, fields, prefix, own):
     try:
         function = _function(pack, fields, own)
         if not function:
-            raise RuntimeError("the pack has no function check_" + call.split(" ")[0])
+            raise RuntimeError("there is no function check_" + call.split(" ")[0])
         found = function(facts, *call.split(" ")[1:])
         if hasattr(found, "send"):
             found = yield from found
