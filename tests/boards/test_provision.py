@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from deskfixture import Desk
+from deskfixture import SECRET, Desk
 from hubfixture import LocalHub, hub  # noqa: F401 - fixture
 
 NVS = """
@@ -74,6 +74,74 @@ def test_the_key_goes_where_no_file_shows_it(desk: Desk, at_hub: LocalHub) -> No
     assert "SharedAccessKey" not in config
     kept = (desk.flash / "nvs-vedette-connection").read_text()
     assert kept.startswith("HostName=localhost:") and "SharedAccessKey=" in kept
+
+
+def self_provisioning(desk: Desk, scope: str, host: str) -> str:
+    """Makes the desk's project one whose device asks the provisioning service; returns its id."""
+    name = f"dps-{os.urandom(3).hex()}"
+    text = f'board = "unix"\ndevice = "{name}"\n[provisioning]\nscope = "{scope}"\n'
+    text += f'host = "{host}"\n[settings]\nHeartbeat_Disabled = true\n'
+    (desk.project / "config.toml").write_text(text)
+    return name
+
+
+def at_local_hub(desk: Desk, hub: LocalHub) -> str:  # noqa: F811
+    host = f"{hub.connection['dps_host']}:{hub.connection['dps_port']}"
+    return self_provisioning(desk, hub.connection["dps_scope"], host)
+
+
+def test_the_device_asks_for_its_hub(desk: Desk, at_hub: LocalHub) -> None:
+    name = at_local_hub(desk, at_hub)
+    report = provision(desk)
+    assert report["scope"] == at_hub.connection["dps_scope"] and report["settings"] is True
+    desk.write_app("second")
+    assert desk.deploy()["state"] == "runs"
+    reported = at_hub.wait_reported(name, lambda twin: "microAgent" in twin)
+    assert reported["microAgent"]["Heartbeat_Disabled"] is True
+    found = json.loads(desk.vedette("doctor", "--json"))["findings"]
+    assert {each["state"] for each in found} == {"good"}
+    # Once more, when the hub has it already: with another key, and settings that are merged.
+    path = desk.project / "config.toml"
+    path.write_text(path.read_text().replace("true", "false"))
+    first = desk.files()["config.json"]
+    provision(desk)
+    assert desk.files()["config.json"] != first
+    at_hub.wait_reported(name, lambda twin: twin["microAgent"]["Heartbeat_Disabled"] is False)
+
+
+@pytest.mark.slow
+def test_the_groups_key_stays_with_its_owner(
+    desk: Desk, at_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = at_local_hub(desk, at_hub)
+    key = at_hub.connection["dps_group_key"]
+    monkeypatch.setenv("VEDETTE_DPS_GROUP_KEY", key)
+    assert "initial twin" in desk.vedette("provision", str(desk.project))
+    assert all(key.encode() not in data for data in desk.files().values())
+    desk.write_app("second")
+    assert desk.deploy()["state"] == "runs"
+    at_hub.wait_reported(name, lambda twin: "microAgent" in twin)
+
+
+def test_a_provisioning_service_elsewhere(
+    desk: Desk, at_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    self_provisioning(desk, "0ne1", "dps.example")
+    error = desk.vedette("provision", str(desk.project), code=1)
+    assert "that of the project 0ne1" in error and "VEDETTE_DPS_GROUP_KEY" in error
+    monkeypatch.setenv("VEDETTE_DPS_KEY", "hush hush")
+    error = desk.vedette("provision", str(desk.project), code=1)
+    assert "VEDETTE_DPS_KEY is no key" in error and "hush" not in error
+    monkeypatch.setenv("VEDETTE_DPS_KEY", SECRET)
+    (desk.flash / "esp32.py").write_text(NVS)
+    assert provision(desk)["key"] == "NVS"
+    config = json.loads((desk.flash / "config.json").read_text())
+    assert config["provisioning"]["host"] == "dps.example"
+    assert config["provisioning"]["key"] == {"nvs": "registration"}
+    assert (desk.flash / "nvs-vedette-registration").read_text() == SECRET
+    found = json.loads(desk.vedette("doctor", "--json", code=1))["findings"]
+    (key,) = [each for each in found if each["name"] == "key"]
+    assert "no hub yet" in key["says"]
 
 
 @pytest.mark.slow

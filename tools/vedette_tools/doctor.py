@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
@@ -29,6 +30,7 @@ TLS_PORT = 8883
 TLS_S = 10
 FLASH_MIN = 256_000  # two versions, journal and state
 NVS_MAX = 1024
+STATE = "vedette-state"  # the agent's folder, unless config.json names another
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Finding:
 def examine(port: str | None) -> Iterator[Finding]:
     """Looks at everything, from the port to the hub; what cannot be reached is skipped."""
     config: dict[str, Any] | None = None
+    device: dict[str, str] | None = None
     roots: list[bytes] = []
     try:
         target = find_port(port)
@@ -57,12 +60,11 @@ def examine(port: str | None) -> Iterator[Finding]:
             if config:
                 roots = [data for path in _paths(config) if (data := link.read(path))]
                 yield _roots(config, roots)
-                config["connection_string"] = _connection_string(link, config)
+                device = _device(link, config)
     except CommandError as error:
         yield Finding("port", BAD, f"{error.what}: {error.why}", error.next_step)
-    device = _parsed(config)
     if config:
-        yield Finding("key", GOOD, f"of {device['DeviceId']}") if device else _no_key()
+        yield _key(config, device)
         yield _tls(device, roots)
     yield from _hub(device)
 
@@ -142,8 +144,28 @@ def _roots(config: dict[str, Any], roots: list[bytes]) -> Finding:
     return Finding("CA", GOOD, f"{len(roots)}, the last until {until:%Y-%m-%d}")
 
 
-def _connection_string(link: BoardLink, config: dict[str, Any]) -> str:
-    given = config.get("connection_string")
+def _device(link: BoardLink, config: dict[str, Any]) -> dict[str, str] | None:
+    """Who the board is, as the fields of a connection string; None where that is not whole."""
+    if provisioning := config.get("provisioning"):
+        kept = link.read(f"{config.get('state', STATE)}/hub.json")
+        try:
+            assigned = json.loads(kept or b"null")
+            fields = {"HostName": assigned["hub"], "DeviceId": assigned["device"]}
+            if "key" in provisioning:
+                fields["SharedAccessKey"] = _secret(link, provisioning["key"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        return fields
+    try:
+        fields = parse_connection_string(_secret(link, config.get("connection_string")))
+    except CommandError:
+        return None
+    proofs = {"SharedAccessKey", "x509"}
+    return fields if {"HostName", "DeviceId"} <= set(fields) and proofs & set(fields) else None
+
+
+def _secret(link: BoardLink, given: Any) -> str:
+    """A secret of config.json, or of the place that it names; empty where there is none."""
     if not isinstance(given, dict):
         return str(given or "")
     code = (
@@ -156,15 +178,12 @@ def _connection_string(link: BoardLink, config: dict[str, Any]) -> str:
         return ""
 
 
-def _parsed(config: dict[str, Any] | None) -> dict[str, str] | None:
-    try:
-        fields = parse_connection_string(config["connection_string"]) if config else {}
-    except CommandError:
-        return None
-    return fields if {"HostName", "DeviceId", "SharedAccessKey"} <= set(fields) else None
-
-
-def _no_key() -> Finding:
+def _key(config: dict[str, Any], device: dict[str, str] | None) -> Finding:
+    if device:
+        return Finding("key", GOOD, f"of {device['DeviceId']}")
+    if "provisioning" in config:
+        says = "the provisioning service has assigned it no hub yet"
+        return Finding("key", BAD, says, "`vedette monitor --reset` shows why")
     return Finding("key", BAD, "there is no whole connection string", "`vedette provision`")
 
 
@@ -210,8 +229,8 @@ def _hub(device: dict[str, str] | None) -> Iterator[Finding]:
     keys = record["authentication"].get("symmetricKey") or {}
     if record.get("status", "enabled") != "enabled":
         yield Finding("device", BAD, f"{name} is disabled at the hub", "enable it there")
-    elif device["SharedAccessKey"] not in (keys.get("primaryKey"), keys.get("secondaryKey")):
+    elif "SharedAccessKey" in device and device["SharedAccessKey"] not in keys.values():
         yield Finding("device", BAD, "the board's key is not the hub's", "`vedette provision`")
     else:
         state = str(record.get("connectionState", "unknown")).lower()
-        yield Finding("device", GOOD, f"{name} has this key; {state}")
+        yield Finding("device", GOOD, f"{name} is known so; {state}")

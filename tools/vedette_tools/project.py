@@ -4,6 +4,7 @@
     device = "kitchen"          # its id at the hub; `module` beside it, if the agent is one
     [agent]                     # keys of config.json: watchdog, outbox_size, ...
     [network]                   # config.json's: type, ssid, ...; never the password
+    [provisioning]              # config.json's: scope, host; never the key
     [settings]                  # keys of the twin
 
 What config.json and the twin may hold is the agent's to say: its own code checks them, run by
@@ -29,8 +30,9 @@ from vedette_tools.programs import installed
 CONFIG = "config.toml"
 APP = "app.py"
 TEXTS = ("board", "device", "module")
-TABLES = ("agent", "network", "settings")
-GIVEN = {"connection_string": "x", "ca": ["x"]}  # what `vedette provision` adds
+TABLES = ("agent", "network", "provisioning", "settings")
+# What `vedette provision` adds, which this file is not to hold.
+ADDED = {"network": ("password",), "provisioning": ("key", "registration_id")}
 
 CHECK = """
 import json, sys
@@ -69,6 +71,7 @@ class Project:
     device: str
     module: str | None
     config: dict[str, Any]  # of config.json, without what `vedette provision` adds
+    provisioning: dict[str, str] | None  # the service that the device asks for its hub
     settings: dict[str, Any]
 
 
@@ -89,6 +92,7 @@ def load(folder: Path) -> Project:
         document["device"],
         document.get("module"),
         _config(document),
+        document.get("provisioning"),
         document.get("settings", {}),
     )
 
@@ -153,16 +157,21 @@ def _boards(document: dict[str, Any], finder: _Lines) -> list[Problem]:
 
 def _agents(document: dict[str, Any], finder: _Lines) -> list[Problem]:
     """What the agent does not take."""
-    if "password" in document.get("network", {}):
-        why = "password: keep it out of this file; `vedette provision` asks for it"
-        return [finder.problem("network", "password", why)]
-    said = _asked(_config(document), document.get("settings", {}))
+    for table, keys in ADDED.items():
+        for key in keys:
+            if key in document.get(table, {}):
+                why = f"{key}: keep it out of this file; `vedette provision` adds it"
+                return [finder.problem(table, key, why)]
+    if "provisioning" in document and "module" in document:
+        why = "module: the provisioning service knows devices only; leave it out"
+        return [finder.problem("", "module", why)]
+    said = _asked(_provisioned(document), document.get("settings", {}))
     found = []
     if said["config"]:
         reason = said["config"].removeprefix("config.json: ")
         table, name = "agent", reason.split(" ")[0]
-        if name == "network":
-            table, reason = "network", reason.removeprefix("network ")
+        if name in ADDED:
+            table, reason = name, reason.removeprefix(f"{name} ")
             name = reason.split(" ")[0]
         found.append(finder.problem(table, name, reason))
     for key, reason in said["problems"]:
@@ -191,11 +200,20 @@ def _config(document: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _provisioned(document: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of the project, with something in the place of what is secret."""
+    config = {**_config(document), "ca": ["x"]}
+    if "provisioning" in document:
+        added = {"registration_id": document["device"], "key": "x"}
+        return {**config, "provisioning": {**document["provisioning"], **added}}
+    return {**config, "connection_string": "x"}
+
+
 def _asked(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """What the agent's own code says of them."""
     path = ":".join(str(mpy.ROOT / part) for part in mpy.SOURCES)
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_text(json.dumps({**GIVEN, **config}, default=str))
+        Path(folder, "config.json").write_text(json.dumps(config, default=str))
         done = subprocess.run(
             [installed("micropython"), "-c", CHECK],
             cwd=folder,

@@ -12,7 +12,8 @@ from vedette_tools.errors import INVALID, CommandError
 from vedette_tools.project import Project
 
 CONFIG = "config.json"
-SECRETS = {"connection_string": "connection", "password": "password"}  # names in NVS
+# Their names in NVS.
+SECRETS = {"connection_string": "connection", "key": "registration", "password": "password"}
 
 
 def identity(hub: HubConnection, device: str, module: str | None) -> str:
@@ -46,15 +47,21 @@ def check_board(board: Board, facts: Facts, port: str) -> None:
 def configure(
     link: BoardLink,
     project: Project,
-    connection_string: str,
+    identity: dict[str, Any],
     password: str,
     roots: dict[str, bytes],
 ) -> bool:
-    """Writes config.json and the roots. Returns whether no file shows the secrets."""
-    config = {"connection_string": connection_string, "ca": list(roots), **project.config}
+    """Writes config.json and the roots. Returns whether no file shows the secrets.
+
+    `identity` is its `connection_string`, or its `provisioning`.
+    """
+    config = {**identity, "ca": list(roots), **project.config}
     if password:
         config["network"] = {**project.config["network"], "password": password}
-    hidden = _hide(link, config, "connection_string")
+    if "provisioning" in config:
+        hidden = _hide(link, config["provisioning"], "key")
+    else:
+        hidden = _hide(link, config, "connection_string")
     if password:
         _hide(link, config["network"], "password")
     for name, content in roots.items():

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vedette_tools import enrolment
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.connection import (
     TIMEOUT_S,
@@ -141,13 +142,8 @@ def enrol(
     ] = None,
 ) -> None:
     """Enrol a device individually with the provisioning service, and print as JSON what it needs
-    to provision itself."""
-    hub = HubConnection.find()
-    path = f"/enrollments/{identity_path(device, None)}"
-    enrolment = hub.request("PUT", path, {"deviceId": device_id or ""})
-    where = hub.request("GET", "/vedette/provisioning")
-    key = enrolment["attestation"]["symmetricKey"]["primaryKey"]
-    typer.echo(json.dumps({**where, "registrationId": device, "key": key}))
+    to provision itself: `provisioning` of its config.json."""
+    typer.echo(json.dumps(enrolment.enrol(HubConnection.find(), device, device_id or "")))
 
 
 def _der(certificate: Path) -> bytes:

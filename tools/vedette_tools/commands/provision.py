@@ -6,11 +6,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vedette_tools import project, provisioning
+from vedette_tools import enrolment, project, provisioning
 from vedette_tools.board_link import BoardLink, find_port
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, Port, Project
@@ -19,6 +19,8 @@ from vedette_tools.errors import CommandError
 from vedette_tools.roots import der_files
 
 PASSWORD = "VEDETTE_WIFI_PASSWORD"
+
+Json = dict[str, Any]
 
 
 @user_errors
@@ -36,7 +38,11 @@ def provision(
     """Make the device at the hub unless it is there, set its twin, and write the board's
     config.json.
 
-    Its key goes where no file shows it, if the board has such a place: the NVS of an ESP32. The
+    Where config.toml has [provisioning], the device asks that service for its hub. Its key is
+    VEDETTE_DPS_KEY, or derived from its group's, VEDETTE_DPS_GROUP_KEY; without them, it is
+    enrolled at the local hub.
+
+    The key goes where no file shows it, if the board has such a place: the NVS of an ESP32. The
     Wi-Fi's password is asked for, or read from VEDETTE_WIFI_PASSWORD.
     """
     made = project.load(folder)
@@ -44,18 +50,41 @@ def provision(
     roots = der_files(ca)
     password = _password(made)
     target = find_port(port)
-    hub = HubConnection.find()
     with BoardLink(target) as link:
         provisioning.check_board(made.board, link.facts(), target)
-        connection_string = provisioning.identity(hub, name, made.module)
-        provisioning.set_twin(hub, name, made.module, made.settings)
-        hidden = provisioning.configure(link, made, connection_string, password, roots)
-    where = "NVS" if hidden else "config.json"
-    report = {"device": name, "module": made.module, "hub": hub.host, "port": target, "key": where}
+        identity, where = (_enrolled if made.provisioning else _created)(made, name)
+        hidden = provisioning.configure(link, made, identity, password, roots)
+    key = "NVS" if hidden else "config.json"
     if as_json:
+        report = {"device": name, "module": made.module, **where, "port": target, "key": key}
         typer.echo(json.dumps(report))
+        return
+    if made.provisioning:
+        typer.echo(f"{name} asks the provisioning service {where['scope']} for its hub;", nl=False)
     else:
-        typer.echo(f"{name} is a device of {hub.host}; its key is in the board's {where}")
+        typer.echo(f"{name} is a device of {where['hub']};", nl=False)
+    typer.echo(f" its key is in the board's {key}")
+    if made.settings and not where["settings"]:
+        typer.echo(
+            "Its [settings] are for its enrolment's initial twin, or for `vedette twin set`"
+        )
+
+
+def _created(made: project.Project, name: str) -> tuple[Json, Json]:
+    """The identity of a device of the hub, and what to report of it."""
+    hub = HubConnection.find()
+    connection_string = provisioning.identity(hub, name, made.module)
+    provisioning.set_twin(hub, name, made.module, made.settings)
+    return {"connection_string": connection_string}, {"hub": hub.host, "settings": True}
+
+
+def _enrolled(made: project.Project, name: str) -> tuple[Json, Json]:
+    """The same of one that the provisioning service gives its hub."""
+    service = made.provisioning or {}
+    known = enrolment.given(service, name)
+    registration = known or enrolment.made(service, name, made.settings)
+    where = {"scope": service["scope"], "settings": known is None}
+    return {"provisioning": registration}, where
 
 
 def _password(made: project.Project) -> str:
