@@ -12,7 +12,7 @@ from click.testing import Result
 from conftest import LANES, ROOT
 from serialboard import SerialBoard
 from typer.testing import CliRunner
-from vedette_tools.cli import app
+from vedette_tools.cli import build
 
 COMMAND = ROOT / ".venv" / "bin" / "vedette"
 STATE = "vedette-state/"
@@ -64,7 +64,7 @@ class Desk:
 
     def run(self, *words: str) -> Result:
         env = {"VEDETTE_PORT": str(self.board.port), "COLUMNS": "90"}
-        return CliRunner().invoke(app, words, env=env, prog_name="vedette")
+        return CliRunner().invoke(build(), words, env=env, prog_name="vedette")
 
     def deploy(self, *words: str) -> dict[str, object]:
         return json.loads(self.vedette("deploy", str(self.project), "--json", *words))

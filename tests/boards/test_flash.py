@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from romloader import CHIPS, RomLoader
 from typer.testing import CliRunner
-from vedette_tools.cli import app
+from vedette_tools.cli import build
 
 OFFSETS = {"ESP32_GENERIC": 0x1000, "ESP32_GENERIC_S3": 0, "ESP32_GENERIC_C3": 0}
 CHIP_OF = {"ESP32_GENERIC": "esp32", "ESP32_GENERIC_S3": "esp32s3", "ESP32_GENERIC_C3": "esp32c3"}
@@ -33,7 +33,7 @@ def image(folder: Path, chip: str) -> Path:
 
 
 def flash(*words: object, code: int) -> str:
-    done = CliRunner().invoke(app, ["flash", *map(str, words)], prog_name="vedette")
+    done = CliRunner().invoke(build(), ["flash", *map(str, words)], prog_name="vedette")
     assert done.exit_code == code, done.output
     return str(done.stderr if code else done.stdout)
 

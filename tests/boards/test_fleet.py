@@ -9,13 +9,13 @@ import pytest
 from deskfixture import Desk
 from typer.testing import CliRunner
 from vedette_tools import fleet
-from vedette_tools.cli import app
+from vedette_tools.cli import build
 from vedette_tools.errors import PARTLY, CommandError
 
 
 def vedette(*words: object, code: int = 0) -> str:
     args = ["fleet", *map(str, words)]
-    done = CliRunner().invoke(app, args, env={"COLUMNS": "100"}, prog_name="vedette")
+    done = CliRunner().invoke(build(), args, env={"COLUMNS": "100"}, prog_name="vedette")
     assert done.exit_code == code, done.output
     return str(done.stdout if code in (0, PARTLY) else done.stderr)
 

@@ -20,7 +20,7 @@ from deskfixture import Desk
 from hubfixture import LocalHub, hub  # noqa: F401 - fixture
 from test_provision import at_hub  # noqa: F401 - fixture
 from typer.testing import CliRunner
-from vedette_tools.cli import app
+from vedette_tools.cli import build
 
 GOLDENS = Path(__file__).with_name("goldens")
 PLAIN = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
@@ -84,11 +84,11 @@ def commands(
         yield from commands(below, (*path, name))
 
 
-ALL = [path for path, _ in commands(typer.main.get_command(app))]
+ALL = [path for path, _ in commands(typer.main.get_command(build()))]
 
 
 def said(*words: str) -> str:
-    result = CliRunner().invoke(app, list(words), env=PLAIN, prog_name="vedette")
+    result = CliRunner().invoke(build(), list(words), env=PLAIN, prog_name="vedette")
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return f"{result.stdout}{result.stderr}exit code {result.exit_code}\n"
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 from vedette_tools import boards, project
-from vedette_tools.cli import app
+from vedette_tools.cli import build
 from vedette_tools.errors import CommandError
 
 GOOD = 'board = "ESP32_GENERIC"\ndevice = "d"\n'
 
 
 def vedette(*words: object, code: int = 0) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words], prog_name="vedette")
+    done = CliRunner().invoke(build(), [str(word) for word in words], prog_name="vedette")
     assert done.exit_code == code, done.output
     return str(done.output)
 

@@ -2,59 +2,42 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from vedette_tools import __version__
-from vedette_tools.commands import (
-    boards,
-    demo,
-    deploy,
-    device,
-    doctor,
-    estimate,
-    flash,
-    fleet,
-    hub,
-    monitor,
-    project,
-    provision,
-    run,
-    simulate,
-    twin,
-)
 
-app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+BOARD, NO_BOARD, BOARDS, HUB = (
+    "A project and its board",
+    "Without a board",
+    "Many boards",
+    "The hub",
 )
-
-PANELS = {
-    "A project and its board": (
-        boards.boards,
-        project.init,
-        project.check,
-        estimate.estimate,
-        flash.flash,
-        provision.provision,
-        deploy.deploy,
-        monitor.monitor,
-        run.run,
-        doctor.doctor,
-        deploy.uninstall,
-    ),
-    "Without a board": (simulate.simulate, demo.demo),
+# Each command: its panel in the help; its module in `commands`, and its name there.
+COMMANDS = {
+    "boards": (BOARD, "boards", "boards"),
+    "init": (BOARD, "project", "init"),
+    "check": (BOARD, "project", "check"),
+    "estimate": (BOARD, "estimate", "estimate"),
+    "flash": (BOARD, "flash", "flash"),
+    "provision": (BOARD, "provision", "provision"),
+    "deploy": (BOARD, "deploy", "deploy"),
+    "monitor": (BOARD, "monitor", "monitor"),
+    "run": (BOARD, "run", "run"),
+    "doctor": (BOARD, "doctor", "doctor"),
+    "uninstall": (BOARD, "deploy", "uninstall"),
+    "simulate": (NO_BOARD, "simulate", "simulate"),
+    "demo": (NO_BOARD, "demo", "demo"),
+    "fleet": (BOARDS, "fleet", "fleet"),
+    "hub": (HUB, "hub", "app"),
+    "device": (HUB, "device", "app"),
+    "twin": (HUB, "twin", "app"),
+    "events": (HUB, "hub", "events"),
+    "method": (HUB, "device", "call"),
 }
-for panel, commands in PANELS.items():
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
-app.command(rich_help_panel="Many boards", context_settings=fleet.SETTINGS)(fleet.fleet)
-HUB = "The hub"
-app.add_typer(hub.app, name="hub", rich_help_panel=HUB)
-app.add_typer(device.app, name="device", rich_help_panel=HUB)
-app.add_typer(twin.app, name="twin", rich_help_panel=HUB)
-app.command(rich_help_panel=HUB)(hub.events)
-app.command(name="method", rich_help_panel=HUB)(device.call)
 
 
 def _version(wanted: bool) -> None:
@@ -63,7 +46,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool,
@@ -78,5 +60,24 @@ def _root(
     """
 
 
+def build(only: str | None = None) -> typer.Typer:
+    """The command with all that are below it, or with one: what the others import takes time."""
+    app = typer.Typer(
+        no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+    )
+    app.callback()(_root)
+    for name in [only] if only else COMMANDS:
+        panel, file, attribute = COMMANDS[name]
+        module = import_module(f"vedette_tools.commands.{file}")
+        command = getattr(module, attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            settings = getattr(module, "SETTINGS", None)
+            app.command(name, rich_help_panel=panel, context_settings=settings)(command)
+    return app
+
+
 def main() -> None:
-    app()
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    build(first if first in COMMANDS else None)()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography import x509
 from rich.filesize import decimal
 
 from vedette_tools import boards, deployment, mpy, provisioning
@@ -131,6 +130,8 @@ def _roots(config: dict[str, Any], roots: list[bytes]) -> Finding:
         return Finding(
             "CA", BAD, "a root is not on the board", "`vedette provision` puts it there"
         )
+    from cryptography import x509  # here, as it takes long to import
+
     now = datetime.now(UTC)
     for data in roots:
         try:

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vedette_tools.errors import INVALID, CommandError, reason
 from vedette_tools.programs import installed
 
@@ -46,6 +44,8 @@ def read(path: Path) -> list[dict[str, str]]:
     Each has a `device`; a `port` is the board's; other columns are for the command.
     Errors: CommandError.
     """
+    import yaml  # here, as it takes long to import
+
     try:
         with path.open(newline="") as file:
             if path.suffix.lower() == ".csv":
