@@ -9,7 +9,8 @@ import pytest
 from hubfixture import LocalHub, wait_for
 from mqttclient import Device, Message
 from vedette_tools.connection import CommandError
-from vedette_tools.hub import bag
+from vedette_tools.hub import bag, feedback
+from vedette_tools.hub.store import CloudMessage
 
 
 def send(hub: LocalHub, name: str, body: Any, **more: Any) -> None:
@@ -111,6 +112,25 @@ def test_binary_and_64_kb(hub: LocalHub) -> None:
         assert len(device.receive().payload) == 65536
         with pytest.raises(CommandError, match="65536 is the limit"):
             send(hub, "d-6", "x" * 65537)
+
+
+@pytest.mark.parametrize("outcome", ["Success", "Expired", "DeliveryCountExceeded", "Purged"])
+@pytest.mark.parametrize("wanted", ["full", "positive", "negative", "none", None])
+def test_feedback_is_for_those_who_want_it(outcome: str, wanted: str | None) -> None:
+    properties = {"$.mid": "m 1", **({"iothub-ack": wanted} if wanted else {})}
+    record = feedback.record(CloudMessage("d", 0, 0, bag.encode(properties), b""), outcome, "7")
+    good = outcome == "Success"
+    if wanted == "full" or wanted == ("positive" if good else "negative"):
+        assert record and record.pop("enqueuedTimeUtc")
+        assert record == {
+            "originalMessageId": "m 1",
+            "statusCode": outcome,
+            "description": outcome,
+            "deviceId": "d",
+            "deviceGenerationId": "7",
+        }
+    else:
+        assert record is None
 
 
 def test_purge_and_deletion(hub: LocalHub) -> None:

@@ -258,6 +258,43 @@ test('messages from the cloud to a device', async () => {
   await assert.rejects(serviceClient.send('n-none', 'x'), { name: 'DeviceNotFoundError' });
 });
 
+test('feedback of messages to a device', async () => {
+  await createDevice('n-17');
+  const { primaryKey } = (await registry.get('n-17')).responseBody.authentication.symmetricKey;
+  await serviceClient.open();
+  open.push(serviceClient);
+  const { result: feedback } = await serviceClient.getFeedbackReceiver();
+  // Within its event: afterwards the SDK has accepted it.
+  feedback.once('message', (message) => feedback.abandon(message));
+  const batches = on(feedback, 'message');
+  const next = async () => JSON.parse((await batches.next()).value[0].data.toString());
+  const send = async (id, ack, change) => {
+    const message = Object.assign(new Message('x'), { messageId: id, ack, ...change });
+    await serviceClient.send('n-17', message);
+  };
+  await send('late', 'full', { expiryTimeUtc: Date.now() - 1000 });
+  const [expired] = await next();
+  assert.equal(expired.originalMessageId, 'late');
+  assert.equal(expired.statusCode, 'Expired');
+  assert.equal(expired.deviceId, 'n-17');
+  assert.ok(expired.deviceGenerationId && Date.parse(expired.enqueuedTimeUtc));
+  assert.deepEqual(await next(), [expired]);
+  await send('silent', 'negative');
+  await send('none');
+  await send('taken', 'positive');
+  const client = Client.fromConnectionString(
+    `HostName=${hub.mqtt_host};DeviceId=n-17;SharedAccessKey=${primaryKey}`,
+    Mqtt
+  );
+  open.push(client);
+  client.on('message', (message) => client.complete(message));
+  await client.open();
+  const [success, ...more] = await next();
+  assert.equal(success.originalMessageId, 'taken');
+  assert.equal(success.statusCode, 'Success');
+  assert.deepEqual(more, []);
+});
+
 test('a message by AMQP without a token is rejected', async () => {
   await createDevice('n-15');
   const connection = rhea.connect({

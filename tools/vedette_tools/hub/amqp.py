@@ -1,18 +1,19 @@
-"""The endpoint for what Microsoft's service SDKs send by AMQP 1.0: cloud-to-device messages.
+"""The endpoint for Microsoft's service SDKs by AMQP 1.0: cloud-to-device messages, and feedback.
 
 A client proves itself with a shared access signature on the node `$cbs` (claims-based security,
 OASIS "AMQP Claims-based Security"; SASL itself lets everybody in), then sends to
-`/messages/devicebound`. Apache Qpid Proton speaks the protocol; it is installed with the extra
-`vedette-tools[amqp]`.
+`/messages/devicebound`, or receives from `/messages/serviceBound/feedback`. Apache Qpid Proton
+speaks the protocol; it is installed with the extra `vedette-tools[amqp]`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import unquote
 
@@ -33,12 +34,15 @@ from proton import (  # type: ignore[import-not-found,unused-ignore]
 
 from vedette_tools.hub import bag, cloud_to_device
 from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.feedback import Feedback
 from vedette_tools.hub.identity import Identity
 
 log = logging.getLogger("vedette.hub.amqp")
 
 CBS = "$cbs"
 DEVICE_BOUND = "/messages/devicebound"
+FEEDBACK = "/messages/serviceBound/feedback"
+FEEDBACK_TYPE = "application/vnd.microsoft.iothub.feedback.json"
 CREDIT = 100
 MESSAGE_MAX = 256 * 1024
 SASL_INIT_MAX = 4096
@@ -57,10 +61,10 @@ Send = Callable[[Identity, bag.Bag, bytes, float], Awaitable[None]]
 
 
 class AmqpServer:
-    def __init__(self, check_token: CheckToken, send: Send) -> None:
+    def __init__(self, check_token: CheckToken, send: Send, feedback: Feedback) -> None:
         """`check_token` raises RequestError for a token that is not the owner's; `send` is to send
         a device a message (properties, body, lifetime in seconds)."""
-        self._make = lambda: AmqpConnection(check_token, send)
+        self._make = lambda: AmqpConnection(check_token, send, feedback)
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str, port: int, context: ssl.SSLContext) -> None:
@@ -76,9 +80,10 @@ class AmqpServer:
 class AmqpConnection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, check_token: CheckToken, send: Send) -> None:
+    def __init__(self, check_token: CheckToken, send: Send, feedback: Feedback) -> None:
         self._check_token = check_token
         self._send = send
+        self._feedback = feedback
         self._trusted = False
         self._greeting: bytearray | None = bytearray()  # of SASL; None once that is over
         self._amqp = Transport(Transport.SERVER)
@@ -87,6 +92,8 @@ class AmqpConnection(asyncio.Protocol):
         self._connection.collect(self._collector)
         self._amqp.bind(self._connection)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._feeds: dict[str, asyncio.Task[None]] = {}  # by their link's name
+        self._outcomes: dict[str, asyncio.Future[Any]] = {}  # by a delivery's tag
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -163,7 +170,13 @@ class AmqpConnection(asyncio.Protocol):
                 self._attach(event.link)
             case Event.DELIVERY if isinstance(event.link, Receiver):
                 self._receive(event.link, event.delivery)
+            case Event.DELIVERY if event.delivery.updated:
+                if outcome := self._outcomes.get(event.delivery.tag):
+                    outcome.set_result(event.delivery.remote_state)
+                event.delivery.settle()
             case Event.LINK_REMOTE_CLOSE | Event.LINK_REMOTE_DETACH:
+                if feed := self._feeds.pop(event.link.name, None):
+                    feed.cancel()
                 event.link.close()
             case Event.SESSION_REMOTE_CLOSE:
                 event.session.close()
@@ -177,12 +190,17 @@ class AmqpConnection(asyncio.Protocol):
         link.target.copy(link.remote_target)
         link.open()
         # uamqp addresses a node by its URL.
-        node = CBS if terminus.address == CBS else DEVICE_BOUND
-        if not (terminus.address or "").endswith(node) or (node != CBS and not receives):
+        nodes = (CBS, DEVICE_BOUND) if receives else (CBS, FEEDBACK)
+        if not (terminus.address or "").endswith(nodes):
             link.condition = Condition("amqp:not-found", f"no such node: {terminus.address}")
             link.close()
         elif receives:
             link.flow(CREDIT)
+        elif terminus.address != CBS and not self._trusted:
+            link.condition = Condition("amqp:unauthorized-access", "no token was put")
+            link.close()
+        elif terminus.address != CBS:
+            self._feeds[link.name] = self._background(self._feed(link))
 
     def _receive(self, link: Any, delivery: Any) -> None:
         if delivery.pending > MESSAGE_MAX:
@@ -206,9 +224,7 @@ class AmqpConnection(asyncio.Protocol):
         elif not self._trusted:
             self._settle(delivery, RequestError(401, "no token was put"))
         else:
-            task = asyncio.create_task(self._pass_on(delivery, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._background(self._pass_on(delivery, message))
 
     def _put_token(self, session: Any, request: Any) -> None:
         status, description = 200, "OK"
@@ -236,6 +252,28 @@ class AmqpConnection(asyncio.Protocol):
             error = refused
         self._settle(delivery, error)
         self._work()
+
+    async def _feed(self, link: Any) -> None:
+        """Give a client what feedback there is, a batch after the other."""
+        while True:
+            batch = await self._feedback.take()
+            tag = str(min(batch))
+            try:
+                self._outcomes[tag] = asyncio.get_running_loop().create_future()
+                body = json.dumps(list(batch.values())).encode()
+                link.send(Message(body, content_type=FEEDBACK_TYPE, inferred=True), tag)
+                self._flush()
+                if await self._outcomes[tag] in (Delivery.ACCEPTED, Delivery.REJECTED):
+                    await self._feedback.complete(batch)
+            finally:
+                self._outcomes.pop(tag, None)
+                self._feedback.release(batch)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _settle(self, delivery: Any, error: RequestError | None = None) -> None:
         if error:

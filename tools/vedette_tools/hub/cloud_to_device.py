@@ -12,10 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from vedette_tools.hub import bag, metering
+from vedette_tools.hub import bag, feedback, metering
 from vedette_tools.hub.database import Database
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.registry import Registry
 from vedette_tools.hub.sessions import Session
 from vedette_tools.hub.store import CloudMessage
 
@@ -35,8 +36,9 @@ def topic_filter(identity: Identity) -> str:
 
 
 class CloudToDevice:
-    def __init__(self, database: Database, deliver: Deliver) -> None:
+    def __init__(self, database: Database, registry: Registry, deliver: Deliver) -> None:
         self._database = database
+        self._registry = registry
         self._store = database.store
         self._deliver = deliver
         self._unacknowledged: dict[str, deque[int]] = {}  # client id -> numbers, oldest first
@@ -59,7 +61,7 @@ class CloudToDevice:
 
     async def purge(self, identity: Identity) -> int:
         """Drop what waits for a device; returns how many messages that were."""
-        return await self._database.run(self._store.delete_cloud_messages, identity.device)
+        return await self._database.run(self._purge, identity.device)
 
     def begin(self, session: Session) -> None:
         """A session is new: it has been delivered nothing yet."""
@@ -85,7 +87,37 @@ class CloudToDevice:
     async def acknowledged(self, client_id: str) -> None:
         delivered = self._unacknowledged.get(client_id)
         if delivered:
-            await self._database.run(self._store.delete_cloud_message, delivered.popleft())
+            number = delivered.popleft()
+            await self._database.run(self._end_all, [number], feedback.SUCCESS)
+
+    async def expire(self) -> None:
+        """End what has waited too long, and is not on its way."""
+        on_their_way = set().union(*self._unacknowledged.values())
+        await self._database.run(self._expire, on_their_way)
+
+    def _expire(self, spared: set[int]) -> None:
+        expired = self._store.expired_cloud_messages(int(time.time() * 1000))
+        self._end_all([each for each in expired if each not in spared], feedback.EXPIRED)
+
+    def _end(self, number: int, outcome: str) -> None:
+        """Delete a message, and keep what its sender wants to be told."""
+        message = self._store.cloud_message(number)
+        device = self._registry.get(Identity(message.device)) if message else None
+        self._store.delete_cloud_message(number)
+        if message and device:
+            record = feedback.record(message, outcome, device["generationId"])
+            if record:
+                self._store.add_feedback(record)
+
+    def _purge(self, device: str) -> int:
+        waiting = [number for number, _ in self._store.cloud_messages(device)]
+        self._end_all(waiting, feedback.PURGED)
+        return len(waiting)
+
+    def _end_all(self, numbers: list[int], outcome: str) -> None:
+        with self._store.transaction():
+            for number in numbers:
+                self._end(number, outcome)
 
     def _add(self, message: CloudMessage) -> None:
         if self._store.count_cloud_messages(message.device) >= PENDING_MAX:
@@ -105,10 +137,10 @@ class CloudToDevice:
                 expired = message.expiry_ms < time.time() * 1000
                 if expired or message.deliveries >= DELIVERIES_MAX:
                     log.warning("a message for %s is dropped: it was not taken in time", device)
-                    self._store.delete_cloud_message(number)
+                    self._end(number, feedback.EXPIRED if expired else feedback.UNDELIVERED)
                     continue
                 due.append((number, message))
                 if qos == 0:
-                    self._store.delete_cloud_message(number)
+                    self._end(number, feedback.SUCCESS)
             self._store.count_delivery(number for number, _ in due)
         return due

@@ -27,6 +27,7 @@ from vedette_tools.hub.device_certificates import Authorities
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.events import Events
 from vedette_tools.hub.faults import Faults
+from vedette_tools.hub.feedback import Feedback
 from vedette_tools.hub.identities import Identities
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.methods import Methods
@@ -89,7 +90,8 @@ class Hub:
             self.database, registry, self.sessions, self._kick, self._push_desired
         )
         self.methods = Methods(self.sessions.of, self.broker.deliver)
-        self.cloud_to_device = CloudToDevice(self.database, self.broker.deliver)
+        self.cloud_to_device = CloudToDevice(self.database, registry, self.broker.deliver)
+        self.feedback = Feedback(self.database, self.cloud_to_device.expire)
         self.provisioning = Provisioning(
             scope=self.database.kept("dps_scope", lambda: "0ne" + secrets.token_hex(4).upper()),
             database=self.database,

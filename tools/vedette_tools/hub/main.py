@@ -137,7 +137,7 @@ async def _amqps(hub: Hub, certificates: Certificates, address: str, port: int |
             "--amqps-port needs Qpid Proton: pip install 'vedette-tools[amqp]'"
         ) from None
     check_token = functools.partial(service.check_token, owner_key=hub.owner_key)
-    server = AmqpServer(check_token, hub.send_to_device)
+    server = AmqpServer(check_token, hub.send_to_device, hub.feedback)
     await server.start(address, port, _tls(certificates))
     try:
         yield

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS cloud_message (
     device TEXT NOT NULL, expiry_ms INTEGER NOT NULL, deliveries INTEGER NOT NULL,
     bag TEXT NOT NULL, body BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS feedback (id INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS metered (
     day TEXT PRIMARY KEY, units INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -189,6 +190,18 @@ class Store:
         )
         return [(row[0], CloudMessage(*row[1:])) for row in rows]
 
+    def cloud_message(self, number: int) -> CloudMessage | None:
+        row = self._db.execute(
+            "SELECT device, expiry_ms, deliveries, bag, body FROM cloud_message WHERE id = ?",
+            (number,),
+        ).fetchone()
+        return CloudMessage(*row) if row else None
+
+    def expired_cloud_messages(self, now_ms: int) -> list[int]:
+        """The numbers of those that have waited too long."""
+        rows = self._db.execute("SELECT id FROM cloud_message WHERE expiry_ms < ?", (now_ms,))
+        return [row[0] for row in rows]
+
     def count_cloud_messages(self, device: str) -> int:
         row = self._db.execute("SELECT count(*) FROM cloud_message WHERE device = ?", (device,))
         return int(row.fetchone()[0])
@@ -202,9 +215,19 @@ class Store:
     def delete_cloud_message(self, number: int) -> None:
         self._db.execute("DELETE FROM cloud_message WHERE id = ?", (number,))
 
-    def delete_cloud_messages(self, device: str) -> int:
-        """Returns how many waited."""
-        return self._db.execute("DELETE FROM cloud_message WHERE device = ?", (device,)).rowcount
+    def delete_cloud_messages(self, device: str) -> None:
+        self._db.execute("DELETE FROM cloud_message WHERE device = ?", (device,))
+
+    def add_feedback(self, record: dict[str, Any]) -> None:
+        self._db.execute("INSERT INTO feedback (record) VALUES (?)", (json.dumps(record),))
+
+    def feedback(self) -> list[tuple[int, dict[str, Any]]]:
+        """What nobody has taken yet, oldest first."""
+        rows = self._db.execute("SELECT id, record FROM feedback ORDER BY id")
+        return [(row[0], json.loads(row[1])) for row in rows]
+
+    def delete_feedback(self, numbers: Iterable[int]) -> None:
+        self._db.executemany("DELETE FROM feedback WHERE id = ?", [(each,) for each in numbers])
 
     def meter(self, day: str, units: int) -> None:
         """Count units against a day's quota."""
