@@ -7,7 +7,7 @@ from micropython import const
 
 VERSION = "0.1.0"
 
-_SETTLING_S = const(30)  # in which it connects, and first reports
+_SETTLING_S = const(5)  # in which it connects, and first reports
 
 
 def start(*args, outbox_size=13312, **kwargs):

@@ -5,7 +5,7 @@ import sys
 
 from micropython import const
 
-_CLOSE = const(2048)  # bytes between two collections of garbage
+_CLOSE = const(8192)  # bytes between two collections of garbage
 
 
 class Dense:

@@ -10,7 +10,7 @@ def test_garbage_is_collected_often_until_the_last_user_ends():
     first, second = Dense(), Cold()
     first.__enter__()
     close = gc.threshold()
-    assert 0 < close < 8192
+    assert 0 < close < 16384
     second.__enter__()  # they need not end in the order in which they began
     first.__exit__(None, None, None)
     assert gc.threshold() == close
