@@ -1,0 +1,70 @@
+"""Where the hub is: `getaddrinfo` holds the loop, so it is called as seldom as can be."""
+
+import os
+import socket as real
+import sys
+
+
+class _Sockets:
+    """Stands in for the module `socket`; counts how often a name was looked up."""
+
+    asked = 0
+
+    def getaddrinfo(self, *args):
+        self.asked += 1
+        return real.getaddrinfo(*args)
+
+    def __getattr__(self, name):
+        return getattr(real, name)
+
+
+sockets = sys.modules["socket"] = _Sockets()
+
+from iothub import HubError, connecting  # noqa: E402
+from iothub.link import Link  # noqa: E402
+
+
+class _Where:
+    host = "localhost"
+    certificate = None
+
+    def __init__(self, port):
+        self.port = port
+
+
+def _listen():
+    listener = real.socket()
+    for _ in range(20):
+        port = 20000 + int.from_bytes(os.urandom(2), "big") % 10000
+        try:
+            listener.bind(real.getaddrinfo("127.0.0.1", port)[0][-1])
+            break
+        except OSError:
+            pass  # another has it
+    listener.listen(5)
+    return listener, port
+
+
+async def _find(link, where):
+    await connecting.find(link, where, real.socket, connecting.tls_context((), where))
+    link.close()
+
+
+async def test_a_name_is_looked_up_once_and_again_when_its_address_is_no_good():
+    link = Link()
+    listener, port = _listen()
+    other, other_port = _listen()
+    for _ in range(3):
+        await _find(link, _Where(port))
+    assert sockets.asked == 1
+    listener.close()
+    for asked in (1, 2):  # the address that is known, then a new one
+        try:
+            await _find(link, _Where(port))
+            raise AssertionError("connected")
+        except HubError as e:
+            assert e.code == "unreachable"
+        assert sockets.asked == asked
+    await _find(link, _Where(other_port))
+    assert sockets.asked == 3
+    other.close()
