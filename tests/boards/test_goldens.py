@@ -17,7 +17,7 @@ import click
 import pytest
 import typer
 from deskfixture import Desk
-from hubfixture import LocalHub, hub  # noqa: F401 - fixture
+from hubfixture import LocalHub, hub, wait_for  # noqa: F401 - fixture
 from test_provision import at_hub  # noqa: F401 - fixture
 from typer.testing import CliRunner
 from vedette_tools.cli import build
@@ -60,6 +60,10 @@ SAID = {
     "fleet without a list": "fleet none.csv check",
     "fleet, wrong command": "fleet none.csv monitor",
     "twin without a hub": "twin get d",
+    "twin without a hub, as JSON": "twin set d a=1 --json",
+    "twin set of what is no pair": "twin set d a --json",
+    "device without a hub, as JSON": "device show d --json",
+    "hub fault without a hub, as JSON": "hub fault outage --json",
     "events without a hub": "events",
     "method without a hub": "method d name",
 }  # fmt: skip
@@ -84,7 +88,14 @@ def commands(
         yield from commands(below, (*path, name))
 
 
-ALL = [path for path, _ in commands(typer.main.get_command(build()))]
+ROOT_COMMAND = typer.main.get_command(build())
+ALL = [path for path, _ in commands(ROOT_COMMAND)]
+# `simulate` becomes MicroPython: what it prints is the board's.
+LEAVES = [
+    path
+    for path, command in commands(ROOT_COMMAND)
+    if not hasattr(command, "commands") and path != ("simulate",)
+]
 
 
 def said(*words: str) -> str:
@@ -107,6 +118,12 @@ def test_what_is_said(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "project" / "config.toml").write_text(PROJECT)
     (tmp_path / "project" / "app.py").write_text("")
     same("said/" + name, said(*SAID[name].split()))
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_speaks_json(path: tuple[str, ...]) -> None:
+    command = dict(commands(ROOT_COMMAND))[path]
+    assert any("--json" in each.opts for each in command.params)
 
 
 def test_no_golden_is_left_over() -> None:
@@ -134,9 +151,15 @@ def test_json_of_commands_with_a_board_and_a_hub(desk: Desk, at_hub: LocalHub) -
     for words in (
         f"provision {project}", f"deploy {project} --dry-run", f"deploy {project}",
         f"deploy {project}", "doctor", f"estimate {project}", f"check {project}",
-        "twin diff board", f"fleet --json {desk.project.parent}/list.csv doctor", "uninstall",
+        "twin diff board", "method board getStatus", "hub kick board", f"fleet --json {desk.project.parent}/list.csv doctor", "uninstall",
+        "device create d2", "device create d2 --module m", "device show d2",
+        "device send d2 hello", "device enrol d3", "twin get d2", "twin set d2 a.b=1",
+        "hub statistics", "hub fault throttle --for 0.1", "hub fault clear",
+        "device delete d2",
     ):  # fmt: skip
+        if words.startswith("method"):
+            wait_for(lambda: at_hub.connected("board"), bool)
         text = desk.vedette(*words.split(), *([] if "--json" in words else ["--json"]))
         name = re.sub(r"/\S+/", "", words)
         found[f"{name} {len(found)}"] = shape(json.loads(text))
-    same("shapes", json.dumps(found, indent=1))
+    same("shapes", json.dumps(found, indent=1, sort_keys=True))

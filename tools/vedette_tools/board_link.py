@@ -27,6 +27,7 @@ from vedette_tools.errors import NO_BOARD, CommandError
 BAUD = 115200
 NVS = "vedette"  # the namespace in which the agent looks
 READ_S = 5
+FIRST_S = 5  # for the first attempt to interrupt it
 POLL_S = 0.1
 CHUNK = 1536  # bytes of a file in one command
 
@@ -156,7 +157,10 @@ class BoardLink:
     def interrupt(self) -> None:
         """Interrupt the board's program; also after `start`."""
         with self._guarded("reset"):
-            self._transport.enter_raw_repl()
+            try:
+                self._transport.enter_raw_repl(timeout_overall=FIRST_S)
+            except TransportError:  # asyncio.wait_for can swallow a Ctrl-C
+                self._transport.enter_raw_repl()
             self._transport.exec(ON_BOARD)
 
     def __exit__(

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from vedette_tools.commands.errors import user_errors
+from vedette_tools.commands.options import AsJson
 from vedette_tools.commands.simulate import ROOT, SAMPLE
 from vedette_tools.connection import HubConnection
 from vedette_tools.errors import CommandError
@@ -41,11 +42,12 @@ def demo(
     seconds: Annotated[
         int | None, typer.Option(min=1, help="End after so long; 0 only if flows arrived.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Start a local hub and an agent with a sample application; show messages until Ctrl-C."""
     from vedette_tools.view import flows_in, show_message
 
-    console = Console()
+    console = Console(stderr=as_json)
     state = ROOT / "build" / "demo"
     deadline = time.monotonic() + seconds if seconds else None
     flows = 0
@@ -60,7 +62,10 @@ def demo(
         agent = running.enter_context(_agent(device, state / "board"))
         for record in _messages(running.enter_context(_events()), agent, deadline):
             flows += flows_in(record)
-            show_message(console, record)
+            if as_json:
+                typer.echo(json.dumps(record))
+            else:
+                show_message(console, record)
     if not flows:
         raise CommandError("no message with flows arrived")
     console.print(f"{flows} flows arrived", style="bold green")

@@ -12,6 +12,7 @@ import typer
 
 from vedette_tools import enrolment
 from vedette_tools.commands.errors import user_errors
+from vedette_tools.commands.options import AsJson, done, show
 from vedette_tools.connection import (
     TIMEOUT_S,
     HubConnection,
@@ -24,7 +25,6 @@ app = typer.Typer(no_args_is_help=True, help="Devices, and their modules, in the
 
 DeviceId = Annotated[str, typer.Argument(help="The device's id.")]
 Module = Annotated[str | None, typer.Option(help="A module of the device.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _path(device: str, module: str | None) -> str:
@@ -64,14 +64,14 @@ def create(
                else connection_string)  # fmt: skip
 
 
-@app.command()
+@app.command(name="show")
 @user_errors
-def show(device: DeviceId, module: Module = None) -> None:
+def show_device(device: DeviceId, module: Module = None, as_json: AsJson = False) -> None:
     """Print a device's record as JSON, with its connection string. It holds the device's keys."""
     hub = HubConnection.find()
     record = hub.request("GET", _path(device, module))
     record["connectionString"] = hub.device_connection_string(record)
-    typer.echo(json.dumps(record, indent=2))
+    show(record, as_json=as_json)
 
 
 @app.command(name="list")
@@ -89,9 +89,10 @@ def list_devices(as_json: AsJson = False) -> None:
 
 @app.command()
 @user_errors
-def delete(device: DeviceId, module: Module = None) -> None:
+def delete(device: DeviceId, module: Module = None, as_json: AsJson = False) -> None:
     """Delete a device with its modules, or one module. Its messages are kept."""
     HubConnection.find().request("DELETE", _path(device, module), headers={"If-Match": "*"})
+    done("deleted", as_json=as_json)
 
 
 @app.command()
@@ -104,6 +105,7 @@ def call(
     timeout: Annotated[
         int, typer.Option(min=1, max=300, help="Seconds to wait for the answer.")
     ] = 30,
+    as_json: AsJson = False,
 ) -> None:
     """Call a direct method of a connected device, and print its status and payload as JSON."""
     body = {
@@ -113,7 +115,7 @@ def call(
     }
     path = f"/twins/{identity_path(device, module)}/methods"
     answer = HubConnection.find().request("POST", path, body, timeout=timeout + TIMEOUT_S)
-    typer.echo(json.dumps(answer))
+    show(answer, as_json=as_json)
 
 
 @app.command()
@@ -124,6 +126,7 @@ def send(
     properties: Annotated[
         list[str] | None, typer.Option("--property", "-p", help="KEY=VALUE; may be repeated.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send a device a cloud-to-device message: now, or once it is there."""
     pairs = [pair.partition("=") for pair in properties or []]
@@ -131,6 +134,7 @@ def send(
     HubConnection.find().request(
         "POST", f"/vedette/messages/{identity_path(device, None)}", message
     )
+    done("queued", as_json=as_json)
 
 
 @app.command()
@@ -140,10 +144,12 @@ def enrol(
     device_id: Annotated[
         str | None, typer.Option(help="The device id that it leads to, if it is another.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Enrol a device individually with the provisioning service, and print as JSON what it needs
     to provision itself: `provisioning` of its config.json."""
-    typer.echo(json.dumps(enrolment.enrol(HubConnection.find(), device, device_id or "")))
+    found = enrolment.enrol(HubConnection.find(), device, device_id or "")
+    show(found, as_json=as_json)
 
 
 def _der(certificate: Path) -> bytes:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import typer
 
 from vedette_tools.commands.errors import user_errors
+from vedette_tools.commands.options import AsJson, done, show
 from vedette_tools.connection import HubConnection, state_directory
 from vedette_tools.errors import CommandError
 
@@ -98,6 +99,7 @@ def events(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the last so many of those there are.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print errors as JSON too.")] = False,
 ) -> None:
     """Print the messages that devices sent, one JSON object a line."""
     query: dict[str, Any] = {}
@@ -117,16 +119,17 @@ def events(
 
 @app.command()
 @user_errors
-def statistics() -> None:
+def statistics(as_json: AsJson = False) -> None:
     """Print as JSON how many devices and messages there are, and what the day's quota was charged:
     messages of 4 KB."""
-    typer.echo(json.dumps(HubConnection.find().request("GET", "/vedette/statistics"), indent=2))
+    show(HubConnection.find().request("GET", "/vedette/statistics"), as_json=as_json)
 
 
 @app.command()
 @user_errors
 def trust(
     certificate: Annotated[Path, typer.Argument(help="An authority's X.509 certificate, PEM.")],
+    as_json: AsJson = False,
 ) -> None:
     """Take the devices of a certificate authority that are created with --ca-signed."""
     try:
@@ -135,6 +138,7 @@ def trust(
         raise CommandError(f"cannot read {certificate}: {error.strerror}") from None
     path = f"/vedette/authorities/{quote(certificate.stem, safe='')}"
     HubConnection.find().request("PUT", path, {"certificate": pem})
+    done("trusted", as_json=as_json)
 
 
 @app.command()
@@ -142,11 +146,13 @@ def trust(
 def kick(
     device: Annotated[str, typer.Argument(help="The device's id.")],
     module: Annotated[str | None, typer.Option(help="A module of the device.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Close a device's connection, as the service does at times."""
     from vedette_tools.connection import identity_path
 
     HubConnection.find().request("POST", f"/vedette/kick/{identity_path(device, module)}")
+    done("closed", as_json=as_json)
 
 
 @app.command()
@@ -167,6 +173,7 @@ def fault(
     loss: Annotated[
         float | None, typer.Option(min=0, max=0.9, help="network: part of the segments lost.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Begin a fault that a device has to cope with, or clear all.
 
@@ -177,7 +184,9 @@ def fault(
     hub = HubConnection.find()
     if kind == "clear":
         hub.request("DELETE", "/vedette/faults")
+        done("cleared", as_json=as_json)
         return
     given = {"for": duration, "seconds": seconds, "latency_ms": latency_ms, "loss": loss}
     body = {name: value for name, value in given.items() if value is not None}
     hub.request("PUT", f"/vedette/faults/{kind}", body)
+    done("begun", as_json=as_json)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,3 +16,14 @@ Port = Annotated[
     ),
 ]
 Project = Annotated[Path, typer.Argument(help="The project's folder, with config.toml.")]
+
+
+def show(document: Any, *, as_json: bool) -> None:
+    """Print what is JSON for a person too: for a program, on one line."""
+    typer.echo(json.dumps(document, indent=None if as_json else 2))
+
+
+def done(state: str, *, as_json: bool) -> None:
+    """Tell a program what was done; a person sees no error."""
+    if as_json:
+        typer.echo(json.dumps({"state": state}))

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vedette_tools.commands.device import AsJson, DeviceId, Module
+from vedette_tools.commands.device import DeviceId, Module
 from vedette_tools.commands.errors import user_errors
+from vedette_tools.commands.options import AsJson, show
 from vedette_tools.connection import HubConnection, identity_path
 from vedette_tools.errors import FAILED, CommandError
 
@@ -22,10 +23,10 @@ def _path(device: str, module: str | None) -> str:
 
 @app.command()
 @user_errors
-def get(device: DeviceId, module: Module = None) -> None:
+def get(device: DeviceId, module: Module = None, as_json: AsJson = False) -> None:
     """Print the whole twin as JSON."""
     twin = HubConnection.find().request("GET", _path(device, module))
-    typer.echo(json.dumps(twin, indent=2))
+    show(twin, as_json=as_json)
 
 
 @app.command(name="set")
@@ -40,6 +41,7 @@ def set_desired(
         ),
     ],
     module: Module = None,
+    as_json: AsJson = False,
 ) -> None:
     """Merge changes into the twin's desired properties; null deletes a key.
 
@@ -49,7 +51,7 @@ def set_desired(
     """
     request = _request(changes)
     twin = HubConnection.find().request("PATCH", _path(device, module), request)
-    typer.echo(json.dumps(twin["properties"]["desired"], indent=2))
+    show(twin["properties"]["desired"], as_json=as_json)
 
 
 @app.command()
