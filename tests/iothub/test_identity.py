@@ -48,14 +48,16 @@ def assignment(hub: FakeHub, device: str = "dev-1") -> dict[str, Any]:
     return {"operationId": "op-1", "status": "assigned", "registrationState": state}
 
 
-def provisioned(lane: str, service: FakeHub, authority: Authority, **more: Any) -> Device:
+def provisioned(
+    lane: str, service: FakeHub, authority: Authority, speed: int = 5, **more: Any
+) -> Device:
     registration = {
         "scope": "0ne000SCOPE",
         "registration_id": "dev-1",
         "host": f"localhost:{service.port}",
         **more,
     }
-    return Device(lane, None, authority.der, provisioning=registration)
+    return Device(lane, None, authority.der, speed=speed, provisioning=registration)
 
 
 def strings(connect: bytes) -> list[str]:
@@ -171,6 +173,23 @@ def test_a_refusal_leads_to_another_hub(
             assert [t for _, t, _ in other.published if "events" in t] == [
                 "devices/dev-2/messages/events/"
             ]
+
+
+def test_ten_failures_lead_to_another_hub(
+    lane: str, hub: FakeHub, service: FakeHub, authority: Authority
+) -> None:
+    with (
+        provisioned(lane, service, authority, speed=60, key=KEY) as probe,
+        FakeHub(authority.folder / "server.pem") as other,
+    ):
+        probe.expect("desired", full=True)
+        before = len(probe.told)
+        service.assignment = assignment(other)
+        hub.close()
+        probe.expect("desired", full=True, timeout=60)
+        failures = [told["code"] for told in probe.told[before:] if told.get("up") is False]
+        assert failures[:10] == ["closed"] + 9 * ["unreachable"]
+        assert other.connects
 
 
 def test_a_service_that_is_away_does_not_stop_a_known_device(
