@@ -27,6 +27,7 @@ _MESSAGE = const(72)
 _BYTES_RECEIVED = const(128)
 _BYTES_SENT = const(200)
 _BYTES_RETRANSMITTED = const(208)
+_FIN_WAIT2 = const(5)
 _AFTER_FIN = (CLOSE, 8, 9, 11)  # CLOSE_WAIT, LAST_ACK, CLOSING: the peer's FIN counts as a byte
 
 
@@ -37,12 +38,18 @@ def sockets(protocol, family, states, info=False):
     return netlink.dump(netlink.SOCK_DIAG, _BY_FAMILY, body)
 
 
-def inode_of(protocol, laddr, lport, raddr, rport):
-    """The `inode` of the socket with these ends, 0 if there is none. Errors: OSError."""
+def _find(protocol, laddr, lport, raddr, rport):
+    # (data, at, end) of the socket with these ends, None if there is none.
     family = INET6 if len(laddr) == 16 else INET
     body = struct.pack("BBxxI", family, protocol, _ANY_STATE) + struct.pack(">HH", lport, rport)
     body += struct.pack("16s16s4x", laddr, raddr) + _ANY_COOKIE
-    found = netlink.ask(netlink.SOCK_DIAG, _BY_FAMILY, body)
+    return netlink.ask(netlink.SOCK_DIAG, _BY_FAMILY, body)
+
+
+def inode_of(*ends):
+    """The `inode` of the socket with these ends (protocol, local address and port, remote address
+    and port), 0 if there is none. Errors: OSError."""
+    found = _find(*ends)
     return inode(found[0], found[1]) if found else 0
 
 
@@ -97,15 +104,26 @@ def inode(data, at):
 def transferred(data, at, end):
     """(bytes received, bytes sent) of a TCP socket's payload so far, modulo 2**32.
 
-    None of what is no more than the memory of a closed connection. A connection that was reset may
-    be told one byte short: its last one is taken for a FIN.
+    None of what is no more than the memory of a closed connection. One that was reset, or whose
+    ends closed it at once, may be told one byte short: its last one is taken for a FIN. Errors:
+    OSError.
     """
     for kind, start, stop in netlink.attributes(data, at + _MESSAGE, end):
         if kind == _INFO and stop - start >= _BYTES_RETRANSMITTED + 8:
             received = struct.unpack_from("I", data, start + _BYTES_RECEIVED)[0]
             sent = struct.unpack_from("I", data, start + _BYTES_SENT)[0]
             again = struct.unpack_from("I", data, start + _BYTES_RETRANSMITTED)[0]
-            if received and state(data, at) in _AFTER_FIN:
+            if received and _has_fin(data, at):
                 received -= 1
             return received, sent - again & 0xFFFFFFFF
     return None
+
+
+def _has_fin(data, at):
+    # Where this end closed first, the socket may be gone before the other's FIN has come: then
+    # what the kernel has left there waits for it.
+    if state(data, at) == CLOSE:
+        rest = _find(TCP, *(local(data, at) + remote(data, at)))
+        if rest and state(rest[0], rest[1]) == _FIN_WAIT2:
+            return False
+    return state(data, at) in _AFTER_FIN

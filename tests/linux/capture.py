@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import subprocess
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ NAMES = {ICMP: "ICMP", ICMPV6: "ICMP", TCP: "TCP", UDP: "UDP"}
 FILE_HEADER = 24
 RECORD_HEADER = 16
 ETHERNET = 14
+HEAD = "128"  # bytes of a packet that are kept
+WRITTEN_S = 5.0
 
 
 class Ends(NamedTuple):
@@ -39,7 +42,19 @@ class Capture:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._process = subprocess.Popen(
-            ["tcpdump", "-i", "lo", "--immediate-mode", "-Z", "root", "-w", file],
+            [
+                "tcpdump",
+                "-i",
+                "lo",
+                "-s",
+                HEAD,
+                "--immediate-mode",
+                "-U",
+                "-Z",
+                "root",
+                "-w",
+                file,
+            ],
             stderr=subprocess.PIPE,
         )
         assert self._process.stderr
@@ -48,8 +63,16 @@ class Capture:
 
     def stop(self) -> dict[Ends, Count]:
         """What was counted at each end: of TCP and UDP payload, of ICMP the whole messages."""
+        with socket.socket(type=socket.SOCK_DGRAM) as last:
+            last.sendto(b"the end", ("127.0.0.1", 9))
+            port = last.getsockname()[1]
+            deadline = time.monotonic() + WRITTEN_S
+            while not any(ends.local_port == port for ends in totals(self.file.read_bytes())):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
         self._process.terminate()
-        self._process.communicate(timeout=10)
+        _, said = self._process.communicate(timeout=10)
+        assert b"\n0 packets dropped by kernel" in said, said
         return totals(self.file.read_bytes())
 
 

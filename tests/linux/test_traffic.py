@@ -95,6 +95,31 @@ def test_a_connection_that_is_gone_at_once_is_seen_from_both_ends(
         assert soon(watcher, server.port, 2) == both_ends(server, port, 1)
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_the_end_that_closes_first_is_told_exactly(
+    watcher: Watcher, family: int, first: str
+) -> None:
+    watcher.need("gone")
+    host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    with socket.create_server((host, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        client = socket.create_connection((host, port))
+        own = client.getsockname()[1]
+        server = listener.accept()[0]
+        client.sendall(b"q" * 100)
+        server.sendall(server.recv(100, socket.MSG_WAITALL) * 2)
+        client.recv(200, socket.MSG_WAITALL)
+        ends = (client, server) if first == "client" else (server, client)
+        ends[0].close()
+        time.sleep(0.1)
+        ends[1].close()
+        assert soon(watcher, port, 2) == [
+            Flow("TCP", "In", host, port, host, own, 100, 200, 1),
+            Flow("TCP", "Out", host, own, host, port, 200, 100, 1),
+        ]
+
+
 def test_ipv4_of_a_socket_of_ipv6_is_one_sighting_of_ipv4(watcher: Watcher) -> None:
     watcher.need("gone")
     watcher.need("packets")
