@@ -66,6 +66,7 @@ SAID = {
     "hub fault without a hub, as JSON": "hub fault outage --json",
     "events without a hub": "events",
     "method without a hub": "method d name",
+    "simulate which device": "simulate",
 }  # fmt: skip
 
 
@@ -151,7 +152,8 @@ def test_json_of_commands_with_a_board_and_a_hub(desk: Desk, at_hub: LocalHub) -
     for words in (
         f"provision {project}", f"deploy {project} --dry-run", f"deploy {project}",
         f"deploy {project}", "doctor", f"estimate {project}", f"check {project}",
-        "twin diff board", "method board getStatus", "hub kick board", f"fleet --json {desk.project.parent}/list.csv doctor", "uninstall",
+        "twin diff board", "method board getStatus", "hub kick board",
+        f"fleet --json {desk.project.parent}/list.csv doctor", "uninstall",
         "device create d2", "device create d2 --module m", "device show d2",
         "device send d2 hello", "device enrol d3", "twin get d2", "twin set d2 a.b=1",
         "hub statistics", "hub fault throttle --for 0.1", "hub fault clear",

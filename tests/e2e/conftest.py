@@ -45,15 +45,18 @@ class Agent:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, connection_string: str, app: str = "", *options: str) -> Agent:
-        command = [str(VEDETTE), "simulate", "--connection-string", connection_string]
-        command += ["--state", str(self.board), *options]
+        command = [str(VEDETTE), "simulate", "--state", str(self.board), *options]
         if app:
             source = self.folder / "source.py"
             source.write_text(app)
             command += ["--app", str(source)]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**self.environment, "VEDETTE_DEVICE": connection_string},
             )
         return self
 

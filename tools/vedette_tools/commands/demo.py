@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from vedette_tools.commands import simulate
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson
-from vedette_tools.commands.simulate import ROOT, SAMPLE
 from vedette_tools.connection import HubConnection
 from vedette_tools.errors import CommandError
 
@@ -48,7 +48,7 @@ def demo(
     from vedette_tools.view import flows_in, show_message
 
     console = Console(stderr=as_json)
-    state = ROOT / "build" / "demo"
+    state = simulate.ROOT / "build" / "demo"
     deadline = time.monotonic() + seconds if seconds else None
     flows = 0
     with contextlib.ExitStack() as running:
@@ -101,15 +101,8 @@ def _hub(state: Path) -> Iterator[dict[str, Any]]:
 @contextlib.contextmanager
 def _agent(connection_string: str, board: Path) -> Iterator[subprocess.Popen[bytes]]:
     shutil.rmtree(board, ignore_errors=True)  # a new board: what an older run kept is not its own
-    options = (
-        "--connection-string",
-        connection_string,
-        "--app",
-        str(SAMPLE),
-        "--state",
-        str(board),
-    )
-    with _child("simulate", *options) as agent:
+    os.environ[simulate.DEVICE] = connection_string
+    with _child("simulate", "--app", str(simulate.SAMPLE), "--state", str(board)) as agent:
         yield agent
 
 

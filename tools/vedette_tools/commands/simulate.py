@@ -20,14 +20,12 @@ from vedette_tools.roots import der_files
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = Path(__file__).resolve().parent.parent / "sample" / "app.py"
+DEVICE = "VEDETTE_DEVICE"
 HEAP = re.compile(r"\d+[kKmM]?")
 
 
 @user_errors
 def simulate(
-    connection_string: Annotated[
-        str, typer.Option(help="The device's, as `vedette device create` prints it.")
-    ],
     micropython: Annotated[
         Path | None, typer.Option(help="Another MicroPython than the one of the environment.")
     ] = None,
@@ -44,7 +42,16 @@ def simulate(
         Path | None, typer.Option(help="Directory that stands for the board's file system.")
     ] = None,
 ) -> None:
-    """Run the agent as on a board, until Ctrl-C; without --app, it runs alone."""
+    """Run the agent as on a board, until Ctrl-C; without --app, it runs alone.
+
+    VEDETTE_DEVICE is the device's connection string, as `vedette device create` prints it.
+    """
+    connection_string = os.environ.pop(DEVICE, "")
+    if not connection_string:
+        raise CommandError(
+            "it is not said which device this is",
+            next_step=f"set {DEVICE} to what `vedette device create` prints",
+        )
     if not HEAP.fullmatch(heap):
         raise CommandError(f"--heap {heap!r} is not a size such as 160k or 2m")
     program = (micropython or installed("micropython")).absolute()
