@@ -35,7 +35,7 @@ from vedette_tools.hub.plugin_socket import ConnectRequest
 from vedette_tools.hub.provisioning import Provisioning
 from vedette_tools.hub.registry import Registry
 from vedette_tools.hub.sessions import Session, Sessions
-from vedette_tools.hub.spool import DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, Record, Spool
+from vedette_tools.hub.spool import DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, Position, Record, Spool
 
 log = logging.getLogger("vedette.hub")
 
@@ -113,6 +113,7 @@ class Hub:
     async def start(self) -> None:
         """Errors: HubStartError."""
         await self.take_in()  # what the last run left behind; its sessions are gone
+        await self._check_quota()
         await self.database.run(self.sessions.remember, self.database.store.subscriptions)
         await self.broker.start(lambda: self._spool.next_number(self._devices.position))
         self._taker = asyncio.create_task(self._take_spooled())
@@ -128,12 +129,9 @@ class Hub:
 
     async def take_in(self) -> None:
         """Do all that the broker has acknowledged by now: what a device has subscribed to, say."""
-        async with self._taking:
-            while (effects := await self.database.run(self._devices.take)) is not None:
-                for effect in effects:
-                    self._perform(effect)
-                await self.events.notify()
-        await self._check_quota()
+        end = await self.database.run(self._spool.end)
+        while await self._take(end):
+            pass
 
     async def send_to_device(
         self, identity: Identity, properties: bag.Bag, body: bytes, lifetime_s: float
@@ -180,7 +178,23 @@ class Hub:
         while True:
             await self._spooled.wait()
             self._spooled.clear()
-            await self.take_in()
+            while await self._take():
+                pass
+
+    async def _take(self, end: Position | None = None) -> bool:
+        """Do the next of what devices have sent, unless all of it was done, or all before `end`;
+        whether there was some."""
+        async with self._taking:
+            if end and self._devices.position >= end:
+                return False
+            effects = await self.database.run(self._devices.take)
+            for effect in effects or ():
+                self._perform(effect)
+        if effects is None:
+            return False
+        await self.events.notify()
+        await self._check_quota()
+        return True
 
     def _perform(self, effect: Effect) -> None:
         session = self.sessions.by_token.get(effect.token)

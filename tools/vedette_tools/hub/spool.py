@@ -59,6 +59,11 @@ class Spool:
         """The number that no file has yet: each start of the broker begins a file of its own."""
         return max([after.file, *self._numbers()]) + 1
 
+    def end(self) -> Position:
+        """Where the last record ends, whole or torn."""
+        number = max(self._numbers(), default=0)
+        return Position(number, self._path(number).stat().st_size if number else 0)
+
     def read(self, position: Position) -> tuple[list[Record], Position]:
         """The whole records from `position` on, about a megabyte of them, and where they end."""
         while True:
