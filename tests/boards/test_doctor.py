@@ -83,7 +83,12 @@ def test_estimate(desk: Desk) -> None:
     config.write_text('board = "RPI_PICO2_W"\ndevice = "d"\n')
     plain = json.loads(desk.vedette("estimate", str(desk.project), "--json"))
     # The same day in simulated time takes 14: `make bench`, agent.day_units.
-    assert 12 <= plain["units_a_day"] <= 16 and plain["fits"] is True and plain["tier"] == "F1"
+    assert 12 <= plain["units_a_day"] <= 16 and plain["tier"] == "F1"
+    assert plain["heap_fits"] is True and plain["flash_fits"] is True
+    config.write_text('board = "NUCLEO_F767ZI"\ndevice = "d"\n')
+    small = json.loads(desk.vedette("estimate", str(desk.project), "--json"))
+    assert small["flash"] > small["flash_of_board"] == 98304 and small["flash_fits"] is False
+    assert "ROMFS" in desk.vedette("estimate", str(desk.project))
     config.write_text(
         'board = "ESP32_GENERIC"\ndevice = "d"\n[settings]\n'
         'CollectorsCore_PriorityIntervals = "1,2,4"\nMessage_Format = "objects"\n'

@@ -18,7 +18,8 @@ WATCHDOG_MAX_S = 65535  # as the agent takes it
 
 @dataclass(frozen=True)
 class Board:
-    """One board. Sizes in bytes; `flash_offset` is where esptool writes the firmware."""
+    """One board. Sizes in bytes; `flash_offset` is where esptool writes the firmware, `storage`
+    what its file system has of the flash."""
 
     name: str
     product: str
@@ -34,6 +35,7 @@ class Board:
     flash_offset: int | None
     flash: int | None
     heap: int
+    storage: int | None
     filesystem: str
     processes: bool
     watchdog_max: int
@@ -101,6 +103,7 @@ def parse(name: str, text: str, path: Path) -> Board:
         flash_offset=firmware.get("offset"),
         flash=memory.get("flash"),
         heap=memory["heap"],
+        storage=memory.get("storage"),
         filesystem=memory["filesystem"],
         processes=features["processes"],
         watchdog_max=features.get("watchdog_max", WATCHDOG_MAX_S),

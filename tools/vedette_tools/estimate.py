@@ -79,10 +79,15 @@ class Estimate:
     heap: int
     heap_of_board: int
     flash: int
+    flash_of_board: int | None  # of its file system
 
     @property
-    def fits(self) -> bool:
+    def heap_fits(self) -> bool:
         return self.heap < self.heap_of_board
+
+    @property
+    def flash_fits(self) -> bool:
+        return self.flash_of_board is None or self.flash < self.flash_of_board
 
 
 def estimate(
@@ -112,6 +117,7 @@ def estimate(
         + config.get("outbox_size", OUTBOX),
         heap_of_board=board.heap,
         flash=code * len(deployment.SLOTS),
+        flash_of_board=board.storage,
     )
 
 

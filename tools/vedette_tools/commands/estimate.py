@@ -30,14 +30,23 @@ def estimate(
     load = model.Load(flows, processes, failing, ports)
     found = model.estimate(made.board, made.config, made.settings, load, devices)
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(found), "fits": found.fits}))
+        fits = {"heap_fits": found.heap_fits, "flash_fits": found.flash_fits}
+        typer.echo(json.dumps({**dataclasses.asdict(found), **fits}))
         return
-    fit = "fits" if found.fits else "does not fit"
+    files = "the file system"
+    if found.flash_of_board:
+        files = f"{found.flash_of_board / 1000:.0f} KB of file system"
+    advice = "" if found.flash_fits else "; freeze it into the firmware, or use its ROMFS"
     typer.echo(
         f"a device and day: {found.messages_a_day} messages, {found.bytes_a_day / 1000:.1f} KB; "
         f"{found.units_a_day} units of 4 KB, {found.free_units_a_day} of 0.5 KB (free tier)\n"
         f"{devices} device{'s' if devices > 1 else ''}: tier {found.tier} is enough\n"
-        f"heap: about {found.heap / 1000:.0f} KB, {fit} {found.heap_of_board / 1000:.0f} KB of "
-        f"{made.board.name}, application apart\n"
-        f"flash: {found.flash / 1000:.0f} KB for two versions"
+        f"heap: about {found.heap / 1000:.0f} KB, {_fits(found.heap_fits)} "
+        f"{found.heap_of_board / 1000:.0f} KB of {made.board.name}, application apart\n"
+        f"flash: {found.flash / 1000:.0f} KB for two versions, {_fits(found.flash_fits)} "
+        f"{files}{advice}"
     )
+
+
+def _fits(is_so: bool) -> str:
+    return "fits" if is_so else "does not fit"
