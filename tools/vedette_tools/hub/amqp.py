@@ -257,7 +257,7 @@ class AmqpConnection(asyncio.Protocol):
         """Give a client what feedback there is, a batch after the other."""
         while True:
             batch = await self._feedback.take()
-            tag = str(min(batch))
+            tag = f"feedback-{min(batch)}"  # none of the tags that Proton gives
             try:
                 self._outcomes[tag] = asyncio.get_running_loop().create_future()
                 body = json.dumps(list(batch.values())).encode()
