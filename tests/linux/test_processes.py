@@ -85,6 +85,17 @@ def test_many_at_once_are_all_seen(watcher: Watcher) -> None:
         child.wait()
 
 
+def test_a_program_that_takes_anothers_place_is_told_by_events() -> None:
+    with closing(Watcher(LANES["64"])) as watcher:
+        watcher.need("events")
+        script = "sleep 0.1; exec sleep 0.4323"
+        with subprocess.Popen(["sh", "-c", script]) as child:
+            child.wait()
+        told = [process for process in watcher.processes() if process.pid == child.pid]
+        assert [process.line for process in told] == [f"sh -c {script}", "sleep 0.4323"]
+        assert {process.kind for process in told} == {"exec"}
+
+
 def test_what_lives_for_some_milliseconds_is_seen_by_events() -> None:
     with closing(Watcher(LANES["64"])) as watcher:
         watcher.need("events")
