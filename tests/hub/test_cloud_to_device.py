@@ -10,7 +10,7 @@ from hubfixture import LocalHub, wait_for
 from mqttclient import Device, Message
 from vedette_tools.connection import CommandError
 from vedette_tools.hub import bag, feedback
-from vedette_tools.hub.store import CloudMessage
+from vedette_tools.hub.store import CloudMessage, Store
 
 
 def send(hub: LocalHub, name: str, body: Any, **more: Any) -> None:
@@ -131,6 +131,25 @@ def test_feedback_is_for_those_who_want_it(outcome: str, wanted: str | None) -> 
         }
     else:
         assert record is None
+
+
+def test_feedback_is_kept_until_it_is_taken(own_hub: LocalHub) -> None:
+    hub = own_hub
+    wanted = {"properties": {"iothub-ack": "full"}}
+    string = hub.create_device("d")
+    send(hub, "d", "taken", systemProperties={"$.mid": "1"}, **wanted)
+    with Device(hub, string) as device:
+        device.subscribe("devices/d/messages/devicebound/#", 1)
+        device.receive()
+        wait_for(lambda: pending(hub, "d"), lambda count: count == 0)
+    send(hub, "d", "purged", systemProperties={"$.mid": "2"}, **wanted)
+    hub.service.request("DELETE", "/devices/d/commands")
+    hub.kill9()
+    store = Store(hub.state / "hub.db")
+    told = [(each["originalMessageId"], each["statusCode"]) for _, each in store.feedback()]
+    store.close()
+    hub.start()
+    assert told == [("1", "Success"), ("2", "Purged")]
 
 
 def test_purge_and_deletion(hub: LocalHub) -> None:
