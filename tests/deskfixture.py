@@ -27,9 +27,8 @@ CONFIG = {
 class Desk:
     """A board, and a person with the `vedette` command."""
 
-    def __init__(self, folder: Path) -> None:
-        # Debian's 32-bit build has no raw REPL.
-        self.board = SerialBoard(folder / "flash", LANES["64"], folder / "port")
+    def __init__(self, folder: Path, lane: str = "64") -> None:
+        self.board = SerialBoard(folder / "flash", LANES[lane], folder / "port")
         self.flash = self.board.folder
         self.project = folder / "project"
         self.project.mkdir()
@@ -83,10 +82,13 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return desk.flash
 
 
-@pytest.fixture
-def bare(tmp_path: Path) -> Iterator[Desk]:
+NO_RAW_REPL = "Debian's 32-bit MicroPython has no raw REPL, which mpremote speaks with a board"
+
+
+@pytest.fixture(params=["64", pytest.param("32", marks=pytest.mark.skip(reason=NO_RAW_REPL))])
+def bare(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
     """A desk with a board that has nothing on it."""
-    desk = Desk(tmp_path)
+    desk = Desk(tmp_path, request.param)
     yield desk
     desk.board.close()
 
