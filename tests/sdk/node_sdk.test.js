@@ -295,7 +295,7 @@ test('feedback of messages to a device', async () => {
   assert.deepEqual(more, []);
 });
 
-test('a message by AMQP without a token is rejected', async () => {
+test('nothing goes by AMQP without a token', async () => {
   await createDevice('n-15');
   const connection = rhea.connect({
     host: hub.mqtt_host,
@@ -307,6 +307,9 @@ test('a message by AMQP without a token is rejected', async () => {
   sender.send({ to: '/devices/n-15/messages/devicebound', body: 'x' });
   const [{ delivery }] = await once(sender, 'rejected');
   assert.equal(delivery.remote_state.error.condition, 'amqp:unauthorized-access');
+  const feedback = connection.open_receiver('/messages/serviceBound/feedback');
+  const [{ receiver }] = await once(feedback, 'receiver_error');
+  assert.equal(receiver.error.condition, 'amqp:unauthorized-access');
   const elsewhere = connection.open_sender('/elsewhere');
   const [context] = await once(elsewhere, 'sender_error');
   assert.equal(context.sender.error.condition, 'amqp:not-found');
