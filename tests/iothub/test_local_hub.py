@@ -234,33 +234,35 @@ def test_provisioned_by_its_own_key(lane: str, hub: LocalHub, root: Path) -> Non
         probe.expect("error", number=number, code="refused")
 
 
-@pytest.mark.parametrize("kind", ["individual", "group"])
-def test_provisioned_by_a_certificate(lane: str, hub: LocalHub, root: Path, kind: str) -> None:
-    folder, name = root.parent, f"certified-{lane}-{kind}"
-    signer = certificates.make(folder, "group", authority=True) if kind == "group" else None
-    made = certificates.make(folder, name, signer)
-    if signer:
-        path, place = f"/enrollmentGroups/{name}", "signingCertificates"
-    else:
-        path, place = f"/enrollments/{name}", "clientCertificates"
-    pem = {"primary": {"certificate": (signer or made).certificate.read_text()}}
-    attestation = {"type": "x509", "x509": {place: pem}}
-    hub.service.request("PUT", path, {"attestation": attestation})
-    shown = [str(file) for file in made.der]
-    with provisioned(lane, hub, root, name, certificate=shown) as probe:
-        probe.outcome(probe.do("send", body="certified"))
-    assert hub.wait_events(name)[0]["body"] == "certified"
-    other = [str(file) for file in certificates.make(folder, name).der]
-    with provisioned(lane, hub, root, name, certificate=other) as probe:
-        number = probe.do("wait", timeout=5)
-        probe.expect("error", number=number, code="refused")
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> list[certificates.Certificate]:
     """Two certificates that have nothing to do with each other."""
     folder = tmp_path_factory.mktemp("certificates")
     return [certificates.make(folder, "device") for _ in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["individual", "group"])
+def test_provisioned_by_a_certificate(
+    lane: str, hub: LocalHub, root: Path, made: list[certificates.Certificate], kind: str
+) -> None:
+    folder, name = root.parent, f"certified-{lane}-{kind}"
+    signer = certificates.make(folder, "group", authority=True) if kind == "group" else None
+    own = certificates.make(folder, name, signer)
+    if signer:
+        path, place = f"/enrollmentGroups/{name}", "signingCertificates"
+    else:
+        path, place = f"/enrollments/{name}", "clientCertificates"
+    pem = {"primary": {"certificate": (signer or own).certificate.read_text()}}
+    attestation = {"type": "x509", "x509": {place: pem}}
+    hub.service.request("PUT", path, {"attestation": attestation})
+    shown = [str(file) for file in own.der]
+    with provisioned(lane, hub, root, name, certificate=shown) as probe:
+        probe.outcome(probe.do("send", body="certified"))
+    assert hub.wait_events(name)[0]["body"] == "certified"
+    other = [str(file) for file in made[0].der]
+    with provisioned(lane, hub, root, name, certificate=other) as probe:
+        number = probe.do("wait", timeout=5)
+        probe.expect("error", number=number, code="refused")
 
 
 def test_a_certificate(
