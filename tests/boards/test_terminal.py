@@ -1,0 +1,110 @@
+"""`vedette` as a person uses it: in a terminal (tmux), with a shell, by keys."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deskfixture import COMMAND, Desk
+from hubfixture import wait_for
+
+pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
+
+PROMPT = "ready> "
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Terminal:
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self._tmux = ["tmux", "-L", f"vedette-{os.getpid()}-{folder.name}", "-f", "/dev/null"]
+        kept = {k: v for k, v in os.environ.items() if k not in ("TMUX", "NO_COLOR", "COLUMNS")}
+        path = f"{COMMAND.parent}:{os.environ['PATH']}"
+        self._env = {**kept, "PATH": path, "PS1": PROMPT, "HOME": str(folder), **environment}
+        self._run(
+            *("new-session", "-d", "-x", "100", "-y", "40", "-c", str(folder)),
+            *("bash", "--norc", "--noprofile", "-i"),
+        )
+        self.wait(PROMPT.strip())
+
+    def _run(self, *words: str) -> str:
+        done = subprocess.run(
+            [*self._tmux, *words], env=self._env, capture_output=True, text=True, timeout=10
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def type(self, text: str, *keys: str) -> None:
+        """Type a text, then press these keys."""
+        self._run("send-keys", "-l", text)
+        if keys:
+            self._run("send-keys", *keys)
+
+    def command(self, text: str) -> None:
+        self.type(text, "Enter")
+
+    def screen(self, *, coloured: bool = False) -> str:
+        return self._run("capture-pane", "-p", *(["-e"] if coloured else []))
+
+    def wait(self, text: str, *, coloured: bool = False) -> str:
+        return str(wait_for(lambda: self.screen(coloured=coloured), lambda said: text in said))
+
+    def close(self) -> None:
+        self._run("kill-server")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path)
+    yield terminal
+    terminal.close()
+
+
+def test_init_asks(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.command("vedette init kitchen")
+    terminal.wait("board [unix]:")
+    terminal.command("RPI_PICO_W")
+    terminal.wait("device id [kitchen]:")
+    terminal.command("")
+    terminal.wait("Wi-Fi name:")
+    terminal.command("at home")
+    assert "vedette deploy kitchen" in terminal.wait("made kitchen/config.toml").replace("\n", "")
+    text = (tmp_path / "kitchen" / "config.toml").read_text()
+    assert 'board = "RPI_PICO_W"\ndevice = "kitchen"\n' in text and 'ssid = "at home"' in text
+    terminal.command("clear; vedette check kitchen")
+    terminal.wait("config.toml is right")
+
+
+@pytest.mark.slow
+def test_the_shell_completes(terminal: Terminal) -> None:
+    terminal.command('eval "$(vedette --show-completion bash)"; echo done')
+    terminal.wait("\ndone")
+    terminal.type("clear; vedette fl", "Tab", "Tab")
+    said = terminal.wait("fleet")
+    assert "flash" in said
+    terminal.type("ee", "Tab")
+    terminal.wait("vedette fleet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wish", ["", "NO_COLOR=1 "])
+def test_colours_are_for_who_wants_them(terminal: Terminal, wish: str) -> None:
+    terminal.command(
+        f"clear; {wish}vedette doctor --port /none; {wish}vedette --help; echo fi''nis"
+    )
+    said = terminal.wait("finis", coloured=True)
+    colours = {code for code in COLOUR.findall(said) if re.search(r"\b3[0-7]\b", code)}
+    assert bool(colours) == (not wish), colours
+
+
+@pytest.mark.slow
+def test_what_takes_long_shows_how_far_it_is(terminal: Terminal, bare: Desk) -> None:
+    bare.write_app("first")
+    terminal.command(f"clear; vedette deploy {bare.project} --port {bare.board.port}")
+    terminal.wait("sending ━")
+    said = terminal.wait("vedette provision")
+    assert "━" not in said  # it is gone when it is done
