@@ -97,7 +97,7 @@ def test_colours_are_for_who_wants_them(terminal: Terminal, wish: str) -> None:
         f"clear; {wish}vedette doctor --port /none; {wish}vedette --help; echo fi''nis"
     )
     said = terminal.wait("finis", coloured=True)
-    colours = {code for code in COLOUR.findall(said) if re.search(r"\b3[0-7]\b", code)}
+    colours = {code for code in COLOUR.findall(said) if re.search(r"\b3[0-7][;m]", code)}
     assert bool(colours) == (not wish), colours
 
 
