@@ -39,6 +39,8 @@ class Count(NamedTuple):
 
 
 class Capture:
+    """Errors: PermissionError."""
+
     def __init__(self, file: Path) -> None:
         self.file = file
         self._process = subprocess.Popen(
@@ -58,8 +60,10 @@ class Capture:
             stderr=subprocess.PIPE,
         )
         assert self._process.stderr
-        first = self._process.stderr.readline()
-        assert b"listening on lo" in first, first
+        said = self._process.stderr.readline().decode()
+        if "listening on lo" not in said:
+            self._process.communicate(timeout=10)
+            raise PermissionError(said.strip())
 
     def stop(self) -> dict[Ends, Count]:
         """What was counted at each end: of TCP and UDP payload, of ICMP the whole messages."""

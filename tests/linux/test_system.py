@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
@@ -120,8 +120,9 @@ def programs(device: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (folder / "page").write_bytes(b"x" * 300_000)
     with ExitStack() as stack:
         capture = None
-        if os.geteuid() == 0 and not missing("tcpdump"):
-            capture = Capture(folder / "pcap")
+        if not missing("tcpdump"):
+            with suppress(PermissionError):
+                capture = Capture(folder / "pcap")
         http, port = stack.enter_context(http_server(folder, "127.0.0.1"))
         _, port6 = stack.enter_context(http_server(folder, "::1"))
         ports = {"http": port, "http6": port6, "dns": stack.enter_context(name_server())}
@@ -131,7 +132,7 @@ def programs(device: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         if not missing("dig"):
             question = "dig", "@127.0.0.1", "-p", str(ports["dns"]), "+short", "a.example"
             assert [output(*question) for _ in range(2)] == ["192.0.2.1\n"] * 2
-        if not missing("ping"):
+        if capture and not missing("ping"):
             for address in ("127.0.0.9", "::1"):
                 output("ping", "-c", "3", "-i", "0.2", address)
         sshd, processes = 0, ""
@@ -144,7 +145,10 @@ def programs(device: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             session.stdin.write(b"x" * 200_000)
             session.stdin.close()
             assert session.stdout.readline() == b"200000\n"
-            processes = output("ps", "-ww", "-eo", "pid=,ppid=,uid=,args=")
+            processes = wait_for(
+                lambda: output("ps", "-ww", "-eo", "pid=,ppid=,uid=,args="),
+                lambda listed: " sleep 0.87\n" in listed,
+            )
             assert session.wait(10) == 0
         yield Programs(http, sshd, ports, processes, capture.stop() if capture else None)
 
@@ -155,7 +159,7 @@ def test_the_hub_is_told_what_a_capture_has(
 ) -> None:
     need(*NEEDED[name], "tcpdump")
     if programs.captured is None:
-        pytest.skip("capturing is root's")
+        pytest.skip("tcpdump may not capture here")
     port = programs.ports.get(name, 0)
 
     def wanted(counts: dict[Ends, Count]) -> dict[Ends, Count]:
@@ -203,7 +207,7 @@ def test_the_hub_is_told_which_processes_ps_has(
     session = {ssh} | {pid for pid in listed if programs.sshd in ancestors(parents, pid)}
     said = {listed[pid] for pid in session}
     assert "sleep 0.87" in {row[3] for row in said}
-    renamed = {row for row in said if row[3].startswith("sshd: ")}  # sshd does it as it goes
+    renamed = {row for row in said if re.match(r"sshd(-\w+)?: ", row[3])}  # as it goes
     assert renamed
 
     def told() -> set[tuple[int, int, int, str]]:
@@ -241,7 +245,7 @@ def test_the_hub_is_told_what_listens_as_ss_has_it(
         }
 
     found = wait_for(told, lambda told: set(told) == set(said))
-    assert {ends: pid for ends, pid in found.items() if pid not in said[ends]} == {}
+    assert {ends: pid for ends, pid in found.items() if pid not in (said[ends] or {None})} == {}
 
 
 ALL = {
@@ -303,11 +307,12 @@ def test_what_collectors_do_is_set_by_the_twin(device: str, hub: LocalHub) -> No
         Baseline_ChecksDisabled="7.2.1",
         Message_Format="objects",
     )
-    sleeping = [subprocess.Popen(["sleep", f"0.5{number}"]) for number in range(20)]
+    sleeping = [subprocess.Popen(["sleep", f"1.2{number}"]) for number in range(20)]
     with ExitStack() as stack:
         for _ in range(20):
             udp = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-            udp.sendto(b"hello", ("127.0.0.1", 9))
+            udp.connect(("127.0.0.1", 9))
+            udp.send(b"hello")
         for process in sleeping:
             process.wait()
     before = {event["Id"] for event in received(hub, device)}
