@@ -100,7 +100,16 @@ def test_the_device_asks_for_its_hub(desk: Desk, at_hub: LocalHub) -> None:
     assert reported["microAgent"]["Heartbeat_Disabled"] is True
     found = json.loads(desk.vedette("doctor", "--json"))["findings"]
     assert {each["state"] for each in found} == {"good"}
-    # Once more, when the hub has it already: with another key, and settings that are merged.
+
+
+@pytest.mark.slow
+def test_once_more_when_the_hub_has_it_already(desk: Desk, at_hub: LocalHub) -> None:
+    name = at_local_hub(desk, at_hub)
+    provision(desk)
+    desk.write_app("second")
+    assert desk.deploy()["state"] == "runs"
+    at_hub.wait_reported(name, lambda twin: "microAgent" in twin)
+    # With another key, and settings that are merged.
     path = desk.project / "config.toml"
     path.write_text(path.read_text().replace("true", "false"))
     first = desk.files()["config.json"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hubfixture import COMMAND, LocalHub
 from mqttclient import Device
+from vedette_tools.errors import CommandError
 
 
 def vedette(hub: LocalHub, *words: str) -> subprocess.CompletedProcess[str]:
@@ -275,3 +276,10 @@ def test_keys_are_readable_by_their_owner_only(hub: LocalHub) -> None:
     for name in ("ca.key", "server.key", "hub.json", "hub.db"):
         assert (hub.state / name).stat().st_mode & 0o077 == 0, name
     assert hub.state.stat().st_mode & 0o077 == 0
+
+
+def test_another_hub_has_no_such_thing(hub: LocalHub) -> None:
+    """As Azure's answers to what only a local one has: 404, and no document of ours."""
+    with pytest.raises(CommandError) as error:
+        hub.service.request("GET", "/vedette/what-there-is-not")
+    assert "is no local hub" in error.value.what and "monitor-events" in error.value.next_step

@@ -22,6 +22,7 @@ from vedette_tools.hub import sas
 
 API_VERSION = "2021-04-12"
 TIMEOUT_S = 30
+LOCAL = "/vedette/"  # begins the paths that Azure's hub does not have
 
 Json = dict[str, Any]
 
@@ -159,7 +160,7 @@ class HubConnection:
                 connection.sock.settimeout(timeout)
             response = connection.getresponse()
             if response.status >= 400:
-                raise _error(response)
+                raise _error(response, self.host, path)
             yield response
         except ssl.SSLCertVerificationError as error:
             raise CommandError(
@@ -198,8 +199,11 @@ def _port_from_environment() -> int:
     return int(text)
 
 
-def _error(response: http.client.HTTPResponse) -> CommandError:
+def _error(response: http.client.HTTPResponse, host: str, path: str) -> CommandError:
     what, next_step = f"the hub answered {response.status} {response.reason}", ""
+    if response.status == 404 and path.startswith(LOCAL):
+        what = f"{host} is no local hub, and only that can do this"
+        next_step = "of Azure's hub, `az iot hub monitor-events` shows the events"
     try:
         answer = json.loads(response.read())
         what, next_step = answer["ExceptionMessage"], answer.get("NextStep", "")
