@@ -234,4 +234,5 @@ def _hub(device: dict[str, str] | None) -> Iterator[Finding]:
         yield Finding("device", BAD, "the board's key is not the hub's", "`vedette provision`")
     else:
         state = str(record.get("connectionState", "unknown")).lower()
-        yield Finding("device", GOOD, f"{name} is known so; {state}")
+        proof = "has this key" if "SharedAccessKey" in device else "is there"
+        yield Finding("device", GOOD, f"{name} {proof}; {state}")
