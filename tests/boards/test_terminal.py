@@ -40,7 +40,8 @@ class Terminal:
 
     def type(self, text: str, *keys: str) -> None:
         """Type a text, then press these keys."""
-        self._run("send-keys", "-l", text)
+        if text:
+            self._run("send-keys", "-l", text)
         if keys:
             self._run("send-keys", *keys)
 
@@ -99,6 +100,22 @@ def test_colours_are_for_who_wants_them(terminal: Terminal, wish: str) -> None:
     said = terminal.wait("finis", coloured=True)
     colours = {code for code in COLOUR.findall(said) if re.search(r"\b3[0-7][;m]", code)}
     assert bool(colours) == (not wish), colours
+
+
+@pytest.mark.slow
+def test_a_fleet_goes_on_where_it_was_interrupted(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.command("vedette init p --board unix --device d")
+    terminal.wait("made p/config.toml")
+    names = [f"device-{number}" for number in range(12)]
+    (tmp_path / "list.csv").write_text("\n".join(["device", *names]))
+    done = tmp_path / "list.csv.done.json"
+    terminal.command("clear; vedette fleet --jobs 1 list.csv check p; echo code=$?")
+    wait_for(lambda: done.exists() and done.read_text(), lambda text: "device-1" in str(text))
+    terminal.type("", "C-c")
+    terminal.wait("code=130")
+    terminal.command("clear; vedette fleet list.csv check p; echo code=$?")
+    said = terminal.wait("code=0")
+    assert 2 <= said.count("done earlier") < len(names) and not done.exists()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ NO_BOARD = 3
 INVALID = 4  # a project, a board's description or a list of devices
 ROLLED_BACK = 5
 PARTLY = 6  # some devices of a fleet failed
+INTERRUPTED = 130  # as a shell has it for Ctrl-C
 
 LISTED = 8  # names that one line has room for
 

@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 import typer
 
-from vedette_tools.errors import CommandError
+from vedette_tools.errors import INTERRUPTED, CommandError
 
 P = ParamSpec("P")
 
@@ -35,6 +35,6 @@ def user_errors(command: Callable[P, None]) -> Callable[P, None]:
             # into the closed pipe at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:
-            raise typer.Exit(0) from None
+            raise typer.Exit(INTERRUPTED) from None
 
     return wrapped

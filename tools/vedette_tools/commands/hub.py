@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -111,10 +112,12 @@ def events(
         query["last"] = limit
     if follow:
         query["follow"] = 1
-    for line in HubConnection.find().lines("/vedette/events", query):
-        sys.stdout.buffer.write(line)
-        if follow:
-            sys.stdout.flush()
+    ordinary_ends = (KeyboardInterrupt,) if follow else ()
+    with contextlib.suppress(*ordinary_ends):
+        for line in HubConnection.find().lines("/vedette/events", query):
+            sys.stdout.buffer.write(line)
+            if follow:
+                sys.stdout.flush()
 
 
 @app.command()

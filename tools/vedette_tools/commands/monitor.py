@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -43,6 +44,11 @@ def monitor(
 
 def watch(port: str, shown: tuple[str, ...] = LEVELS, *, reset: bool, as_json: bool) -> None:
     """Shows the agent's lines of these levels, and all of the application's, until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        _show(port, shown, reset=reset, as_json=as_json)
+
+
+def _show(port: str, shown: tuple[str, ...], *, reset: bool, as_json: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for line in lines(port, reset=reset):
         severity, text = parse(line)
