@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 from deskfixture import SECRET, Desk
-from hubfixture import LocalHub, hub  # noqa: F401 - fixture
+from hubfixture import LocalHub, hub, wait_for  # noqa: F401 - fixture
 
 NVS = """
 class NVS:
@@ -90,14 +91,25 @@ def at_local_hub(desk: Desk, hub: LocalHub) -> str:  # noqa: F811
     return self_provisioning(desk, hub.connection["dps_scope"], host)
 
 
+def registered(hub: LocalHub, name: str) -> dict[str, Any]:  # noqa: F811
+    """What a device that provisioned itself reported, once it has."""
+
+    def is_there() -> bool:
+        known = hub.service.request("GET", "/vedette/identities")
+        return name in [record["deviceId"] for record in known]
+
+    wait_for(is_there, bool)
+    reported: dict[str, Any] = hub.wait_reported(name, lambda twin: "microAgent" in twin)
+    return reported["microAgent"]
+
+
 def test_the_device_asks_for_its_hub(desk: Desk, at_hub: LocalHub) -> None:
     name = at_local_hub(desk, at_hub)
     report = provision(desk)
     assert report["scope"] == at_hub.connection["dps_scope"] and report["settings"] is True
     desk.write_app("second")
     assert desk.deploy()["state"] == "runs"
-    reported = at_hub.wait_reported(name, lambda twin: "microAgent" in twin)
-    assert reported["microAgent"]["Heartbeat_Disabled"] is True
+    assert registered(at_hub, name)["Heartbeat_Disabled"] is True
     found = json.loads(desk.vedette("doctor", "--json"))["findings"]
     assert {each["state"] for each in found} == {"good"}
 
@@ -108,7 +120,7 @@ def test_once_more_when_the_hub_has_it_already(desk: Desk, at_hub: LocalHub) -> 
     provision(desk)
     desk.write_app("second")
     assert desk.deploy()["state"] == "runs"
-    at_hub.wait_reported(name, lambda twin: "microAgent" in twin)
+    registered(at_hub, name)
     # With another key, and settings that are merged.
     path = desk.project / "config.toml"
     path.write_text(path.read_text().replace("true", "false"))
@@ -129,7 +141,7 @@ def test_the_groups_key_stays_with_its_owner(
     assert all(key.encode() not in data for data in desk.files().values())
     desk.write_app("second")
     assert desk.deploy()["state"] == "runs"
-    at_hub.wait_reported(name, lambda twin: "microAgent" in twin)
+    registered(at_hub, name)
 
 
 def test_a_provisioning_service_elsewhere(
