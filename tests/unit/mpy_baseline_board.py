@@ -70,6 +70,11 @@ CASES = {
     "4.1": (None, later(app_py=KEY.encode()), values(broken=True)),
     "4.2": (None, later(key_pem=PEM.encode()), values(broken=True)),
     "4.3": (joined(), joined(password="correct horse"), later(config_json=b"{")),
+    "4.4": (
+        later(config_json=b'{"provisioning": {"key": {"nvs": "registration"}}}'),
+        later(config_json=b'{"provisioning": {"key": "c2VjcmV0"}}'),
+        later(config_json=b"{"),
+    ),
     "5.1": (None, register(0x60007038, 0x400000), deaf),
     "5.2": (None, register(0x60007034, 0xC0000), deaf),  # two bits: switched off again
     "5.3": (None, register(0x60007030, 0x30000), deaf),

@@ -6,7 +6,8 @@ CHECKS = """
 MPY-*
 Secrets-4.1|High|key SharedAccessKey=|No hub key is in a plain file|Use vedette provision, which keeps it in NVS, or encrypt the flash
 Secrets-4.2|High|key PRIVATE_KEY-----|No private key is in a plain file|Encrypt the flash
-Secrets-4.3|Medium|wifi_password|No Wi-Fi password is in a plain file|Use vedette provision, which keeps it in NVS, or encrypt the flash
+Secrets-4.3|Medium|config network.password|No Wi-Fi password is in a plain file|Use vedette provision, which keeps it in NVS, or encrypt the flash
+Secrets-4.4|High|config provisioning.key|No provisioning key is in a plain file|Use vedette provision, which keeps it in NVS, or encrypt the flash
 """  # noqa: E501
 
 
@@ -16,7 +17,7 @@ def _check_key(facts, name):
     return listed((yield from facts.holding(name, True)))
 
 
-def check_wifi_password(facts):
-    network = facts.config().get("network") or {}
-    password = network.get("password") or {}  # {"nvs": name}: it is not in the file
-    return "" if isinstance(password, dict) else "config.json"
+def _check_config(facts, name):
+    table, key = name.split(".")
+    secret = (facts.config().get(table) or {}).get(key) or {}  # {"nvs": name}: not in the file
+    return "" if isinstance(secret, dict) else "config.json"
