@@ -65,6 +65,10 @@ class Capture:
             self._process.communicate(timeout=10)
             raise PermissionError(said.strip())
 
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> dict[Ends, Count]:
         """What was counted at each end: of TCP and UDP payload, of ICMP the whole messages."""
         with socket.socket(type=socket.SOCK_DGRAM) as last:

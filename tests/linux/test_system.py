@@ -87,7 +87,7 @@ def test_of_the_agents_own_connection_only_the_brokers_end_is_told(
 NEEDED = {
     "http": ("curl",),
     "http6": ("curl",),
-    "ssh": ("ssh", "sshd", "ssh-keygen"),
+    "ssh": ("ssh", "sshd"),
     "dns": ("dig",),
     "ping": ("ping",),
 }
@@ -123,6 +123,7 @@ def programs(device: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         if not missing("tcpdump"):
             with suppress(PermissionError):
                 capture = Capture(folder / "pcap")
+                stack.callback(capture.close)
         http, port = stack.enter_context(http_server(folder, "127.0.0.1"))
         _, port6 = stack.enter_context(http_server(folder, "::1"))
         ports = {"http": port, "http6": port6, "dns": stack.enter_context(name_server())}
@@ -136,7 +137,7 @@ def programs(device: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             for address in ("127.0.0.9", "::1"):
                 output("ping", "-c", "3", "-i", "0.2", address)
         sshd, processes = 0, ""
-        if not missing("ssh", "sshd", "ssh-keygen", "ps"):
+        if not missing("ssh", "sshd", "ps"):
             sshd, ports["ssh"], client = stack.enter_context(ssh_server(folder))
             session = stack.enter_context(
                 subprocess.Popen([*client, "wc -c; sleep 0.87; true"], stdin=PIPE, stdout=PIPE)
@@ -197,7 +198,7 @@ def whole(told: dict[Ends, Count]) -> dict[Ends, Count]:
 def test_the_hub_is_told_which_processes_ps_has(
     device: str, hub: LocalHub, programs: Programs
 ) -> None:
-    need("ssh", "sshd", "ssh-keygen", "ps")
+    need("ssh", "sshd", "ps")
     listed = {}
     for line in programs.processes.splitlines():
         pid, parent, user, command = line.split(None, 3)
