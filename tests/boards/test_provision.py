@@ -149,7 +149,7 @@ def test_a_provisioning_service_elsewhere(
 ) -> None:
     self_provisioning(desk, "0ne1", "dps.example")
     error = desk.vedette("provision", str(desk.project), code=1)
-    assert "that of the project 0ne1" in error and "VEDETTE_DPS_GROUP_KEY" in error
+    assert "local hub of the scope 0ne1" in error and "VEDETTE_DPS_GROUP_KEY" in error
     monkeypatch.setenv("VEDETTE_DPS_KEY", "hush hush")
     error = desk.vedette("provision", str(desk.project), code=1)
     assert "VEDETTE_DPS_KEY is no key" in error and "hush" not in error

@@ -95,9 +95,9 @@ def test_the_shell_completes(terminal: Terminal) -> None:
 @pytest.mark.parametrize("wish", ["", "NO_COLOR=1 "])
 def test_colours_are_for_who_wants_them(terminal: Terminal, wish: str) -> None:
     terminal.command(
-        f"clear; {wish}vedette doctor --port /none; {wish}vedette --help; echo fi''nis"
+        f"clear; {wish}vedette doctor --port /none; {wish}vedette --help; echo fi''nished"
     )
-    said = terminal.wait("finis", coloured=True)
+    said = terminal.wait("finished", coloured=True)
     colours = {code for code in COLOUR.findall(said) if re.search(r"\b3[0-7][;m]", code)}
     assert bool(colours) == (not wish), colours
 

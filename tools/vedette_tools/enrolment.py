@@ -46,23 +46,18 @@ def given(service: dict[str, str], device: str) -> Json | None:
 
 def made(service: dict[str, str], device: str, settings: Json) -> Json:
     """The same of a device that is enrolled now, with its settings. Errors: CommandError."""
-    next_step = f"set {KEY} to the key of its enrolment, or {GROUP_KEY} to that of its group"
     hub = HubConnection.find()
-    desired = {"properties": {"desired": {"microAgent": settings}}}
     try:
         scope = hub.request("GET", "/vedette/provisioning")["scope"]
-    except NotFound:
-        raise CommandError(
-            f"{device} cannot be enrolled here",
-            why=f"{hub.host} is no local hub",
-            next_step=next_step,
-        ) from None
+    except NotFound:  # Azure's
+        scope = None
     if scope != service["scope"]:
         raise CommandError(
             f"{device} cannot be enrolled here",
-            why=f"the scope of {hub.host} is {scope}, that of the project {service['scope']}",
-            next_step=next_step,
+            why=f"{hub.host} is not the local hub of the scope {service['scope']}",
+            next_step=f"set {KEY} to its enrolment's key, or {GROUP_KEY} to that of its group",
         )
+    desired = {"properties": {"desired": {"microAgent": settings}}}
     found = enrol(hub, device, initialTwin=desired)
     try:
         hub.request("PATCH", f"/twins/{identity_path(device, None)}", desired)
