@@ -16,7 +16,6 @@ OBJECTS_ROW_MAX = const(512)
 
 _HOSTS_MAX = const(1024)  # bytes of host names kept with a snapshot
 _NAME_MAX = const(64)
-_NO_ROW = const(256)
 
 _COLUMNS = const(
     '{"columns":["local_port","remote_port","bytes_in","bytes_out","hit_count","first_seen",'
@@ -36,62 +35,56 @@ _OBJECT = const(
 
 def room(table):
     """Bytes that `take` may write for what is in the table now."""
-    return table.snapshot_size() + _HOSTS_MAX
+    return 2 + table.snapshot_size() + _HOSTS_MAX
 
 
 def take(table, view, host_name):
-    """Empties the table into a view of `room` bytes, sorted, and notes the known host names.
+    """Moves flows from the table into a view, as many as have room, and notes known host names.
 
-    `host_name(address)` returns a str or None. Returns the bytes written, a multiple of 4: the
-    snapshot, then for each name `first row u8 | length u8 | name`, at the end the snapshot's
-    length as u16. Once the table is empty, it does not fail for want of heap.
+    `host_name(address)` returns a str or None. Returns the bytes written: where the names begin as
+    u16, the snapshot, then for each name `first row u8 | length u8 | name`, and two zeros. Once
+    flows have left the table, it does not fail for want of heap.
     """
-    size = at = table.snapshot_size()
-    end = at + _HOSTS_MAX - 8
-    count = table.drain(view)
-    flowtable.sort(view)
-    last = None
+    snapshot = view[2:-_HOSTS_MAX]
+    at = 2 + table.drain(snapshot)
+    view[0] = at & 255
+    view[1] = at >> 8
+    end = at + _HOSTS_MAX - 2
     try:
-        for row in range(count):
-            raw = flowtable.remote(view, row)  # unpacking all flows takes long
-            if raw != last:
-                last = raw
-                remote = flowtable.unpack(view, row)[5]
-                name = host_name(remote) if remote else None
-                # Only what needs no escape in JSON.
-                name = [c if " " < c < "\x7f" and c not in '"\\' else "?" for c in name or ""]
-                name = "".join(name[:_NAME_MAX]).encode()
-                if name and at + 2 + len(name) <= end:
-                    view[at] = row
-                    view[at + 1] = len(name)
-                    view[at + 2 : at + 2 + len(name)] = name
-                    at += 2 + len(name)
+        for row, remote in flowtable.remotes(snapshot):
+            name = host_name(remote) if remote else None
+            # Only what needs no escape in JSON.
+            name = [c if " " < c < "\x7f" and c not in '"\\' else "?" for c in name or ""]
+            name = "".join(name[:_NAME_MAX]).encode()
+            if name and at + 2 + len(name) <= end:
+                view[at] = row
+                view[at + 1] = len(name)
+                view[at + 2 : at + 2 + len(name)] = name
+                at += 2 + len(name)
     except MemoryError:
-        pass  # the table is empty already: better flows with fewer names than none
-    view[at + 1] = 0
-    at = (at + 2 + 2 + 3) & ~3
-    view[at - 2] = size & 255
-    view[at - 1] = size >> 8
-    return at
+        pass  # they are nowhere else: better flows with fewer names than none
+    view[at] = view[at + 1] = 0
+    return at + 2
 
 
 def _rows(content, start, stop, interval):
     """Yields each flow as a tuple of 13: the service (direction, transport and application
     protocol, local address), the remote address and its host name, and what is the row's own.
     """
-    at = content[-2] | content[-1] << 8
-    row = -1
-    name = host = owner = None
-    for index in range(start, stop):
-        while row <= index:  # a name goes for the run of one remote address that begins at its row
-            if row >= 0:
-                host, owner = name, flowtable.unpack(content, row)[5]
-            length = content[at + 1]
-            row = content[at] if length else _NO_ROW
-            name = str(content[at + 2 : at + 2 + length], "utf-8")
-            at += 2 + length
-        flow = flowtable.unpack(content, index)
+    at = content[0] | content[1] << 8
+    index = -1
+    host = owner = None
+    for flow in flowtable.unpack(content[2:]):
+        index += 1
         protocol, direction, app, local, local_port, remote, remote_port = flow[:7]
+        length = content[at + 1]
+        if length and content[at] == index:  # it goes for the run of one address that begins here
+            host, owner = str(content[at + 2 : at + 2 + length], "utf-8"), remote
+            at += 2 + length
+        if index == stop:
+            return
+        if index < start:
+            continue
         unknown = 0 if protocol == ICMP else None
         yield (
             "In" if direction == IN else "Out",

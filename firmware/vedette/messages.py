@@ -7,7 +7,6 @@ their lengths add up to the message's.
 import json
 from binascii import hexlify
 
-import flowtable
 from iothub import clock
 from micropython import const
 
@@ -60,7 +59,7 @@ def payload(columns, rows, objects):
 
 def event(outbox, offset, part):
     """Yields the pieces of one event of a stamped record."""
-    kind, flags, parts, _, rows, length, when, interval, raw = outbox.header(offset)
+    kind, flags, _, _, rows, length, when, interval, raw = outbox.header(offset)
     content = outbox.content(offset)
     yield '{"Id":"%s","TimestampUTC":"%s","IntervalSeconds":%d,' % (
         uuid(raw, part),
@@ -69,9 +68,8 @@ def event(outbox, offset, part):
     )
     yield content[:length]
     if kind == FLOWS:
-        snapshot = content[length:]
-        stop = flowtable.flows(snapshot) if part + 1 == parts else (part + 1) * rows
-        yield from flows.payload(snapshot, part * rows, stop, interval, flags & OBJECTS)
+        start, stop = part * rows, (part + 1) * rows
+        yield from flows.payload(content[length:], start, stop, interval, flags & OBJECTS)
     yield "}"
 
 

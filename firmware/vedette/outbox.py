@@ -30,7 +30,7 @@ _DEAD = const(128)  # forgotten; its bytes go with the next compaction
 
 HEADER = const(36)
 FORMAT = "<HBBBBBBHHII16s"
-VERSION = const(1)
+VERSION = const(2)
 
 _PRIORITY = const(4)
 _FLAGS = const(5)
@@ -45,7 +45,7 @@ def _padded(size):
 
 
 class Outbox:
-    """Bounded by `size` bytes, 65535 at most. Nothing here waits or raises for want of room.
+    """Bounded by `size` bytes, 65532 at most. Nothing here waits or raises for want of room.
 
     `count` is of records; `dropped` counts those that made room for one of higher priority,
     `expired` those that grew too old; `high_water` is in bytes.
@@ -54,7 +54,8 @@ class Outbox:
     other change to one.
     """
 
-    def __init__(self, size=13312):
+    def __init__(self, size=8192):
+        self.room = size - HEADER  # for the content of a record, when it is empty
         self._arena = memoryview(bytearray(size))
         self._used = 0
         self.holds = 0
@@ -88,12 +89,15 @@ class Outbox:
         struct.pack_into(FORMAT, self._arena, self._used, size, VERSION, *fields)
         return self._arena[self._used + HEADER : self._used + size]
 
-    def commit(self, size):
+    def commit(self, size, parts=0):
         """Makes a record of the first `size` bytes of the view that was reserved last.
 
-        Takes no heap, so that it cannot fail.
+        `parts`, if given, stands in place of what was reserved. Takes no heap, so that it cannot
+        fail.
         """
         size = _padded(size)
+        if parts:
+            self._arena[self._used + _PARTS] = parts
         self._arena[self._used] = size & 255
         self._arena[self._used + 1] = size >> 8
         self._used += size

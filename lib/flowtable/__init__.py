@@ -68,10 +68,16 @@ _CLAIMS = const(2048)
 _SECONDS = const(0xFFFFFF)
 _MAX_COUNT = const(0x3FFFFFFF)  # the largest counter that needs no heap on 32 bit
 
-# A snapshot: number of flows (2 bytes), number of local addresses, 0; the addresses; the flows.
+# A snapshot: number of flows (2 bytes), number of local addresses, 0; the addresses; the flows,
+# each without what it shares with the one before: 3 bytes of widths (3 bits each for _FIRST to
+# _HITS from the highest on, above them _REMOTE, _WIDE and _NEW); with _REMOTE the remote address,
+# of 16 bytes with _WIDE, else 4; the ports; with _NEW the two bytes of META; the numbers.
 _HEADER = const(4)
 _ADDRESS = const(16)
-_RECORD = const(44)
+_RECORD = const(44)  # bytes of a slot, and the most that a flow takes in a snapshot
+_REMOTE = const(1)
+_WIDE = const(2)
+_NEW = const(4)
 
 
 def _counter(buf, word):
@@ -230,7 +236,8 @@ class FlowTable:
             self.live = slot + 1
             self.high_water = max(self.high_water, slot + 1)
         self._locals = max(local, self._locals)
-        self._fill(place, slot)
+        self._fill(slot)
+        self._link(place, slot)
         return slot + 1
 
     @micropython.viper
@@ -264,8 +271,8 @@ class FlowTable:
         buf[link + 1] = buf[after + 1]
 
     @micropython.viper
-    def _fill(self, place: int, slot: int):
-        # Makes the slot, under a new generation, and puts it first in its bucket.
+    def _fill(self, slot: int):
+        # Makes the slot, under a new generation.
         p = ptr32(self._buf)
         s = ptr32(int(p) + 4 * _SLOTS + _RECORD * slot)
         generation = ptr8(s)[_GENERATION] + 1
@@ -274,8 +281,13 @@ class FlowTable:
             s[i] = p[_KEY + i]
             i += 1
         ptr8(s)[_GENERATION] = generation
-        head = ptr16(int(p) + 4 * _HEADS + 2 * (place >> 20))
-        ptr16(s)[_NEXT] = head[0]
+
+    @micropython.viper
+    def _link(self, place: int, slot: int):
+        # Puts the slot first in its bucket.
+        p = int(ptr8(self._buf))
+        head = ptr16(p + 4 * _HEADS + 2 * (place >> 20))
+        ptr16(p + 4 * _SLOTS + _RECORD * slot)[_NEXT] = head[0]
         head[0] = slot + 1
 
     @micropython.viper
@@ -320,27 +332,48 @@ class FlowTable:
         return total
 
     def snapshot_size(self):
-        """Bytes that `drain` writes for what is in the table now."""
-        return _HEADER + _ADDRESS * self._locals + _RECORD * self.live
+        """Bytes into which all that is in the table now fits as a snapshot."""
+        start = _HEADER + _ADDRESS * self._locals
+        flow = bytearray(_RECORD)
+        sizes = [_pack(self._buf, 4 * _SLOTS + _RECORD * i, flow, 0) for i in range(self.live)]
+        return start + sum(sizes) + _RECORD
 
     def drain(self, into):
-        """Write a snapshot of all flows into `into`, empty the table and start a new cycle.
+        """Move flows into `into` as a snapshot, as many as have room; return its size in bytes.
 
-        One step: what is counted afterwards belongs to the new cycle. Returns the number of
-        flows. Errors: ValueError, and the table as it was, where `into` is shorter than
-        `snapshot_size()`.
+        Flows that share what a report can say once are neighbours there: they come by protocol,
+        direction, application and local address, then by remote address. One step: what is
+        counted afterwards belongs to a new cycle, but that the clock goes on while flows are left,
+        until a later call takes them. Errors: ValueError, and the table as it was, where `into`
+        has no room for one flow.
         """
-        end = self.snapshot_size()
-        if len(into) < end:
+        at = _HEADER + _ADDRESS * self._locals
+        end = len(into) - _RECORD
+        if at > end:
             raise ValueError("buffer too small")
-        count = self.live
         table = memoryview(self._buf)
-        start = _HEADER + _ADDRESS * self._locals
-        struct.pack_into("<HBx", into, 0, count, self._locals)
-        into[_HEADER:start] = table[4 * _POOL : 4 * _POOL + start - _HEADER]
-        into[start:end] = table[4 * _SLOTS : 4 * _SLOTS + end - start]
-        self.clear()
-        return count
+        struct.pack_into("<HBx", into, 0, 0, self._locals)
+        into[_HEADER:at] = table[4 * _POOL : 4 * _POOL + at - _HEADER]
+        _sort(self._buf, self.live)
+        count = 0
+        while count < self.live and at <= end:
+            at = _pack(self._buf, 4 * _SLOTS + _RECORD * count, into, at)
+            count += 1
+        into[0] = count & 255
+        into[1] = count >> 8
+        left = self.live - count
+        if left:
+            start = 4 * _SLOTS + _RECORD * count
+            table[4 * _SLOTS : 4 * _SLOTS + _RECORD * left] = table[start : start + _RECORD * left]
+            table[4 * _HEADS : 4 * _REFUSED] = bytes(4 * (_REFUSED - _HEADS))
+            for slot in range(left):
+                self._link(self._hash(_SLOTS + _WORDS * slot), slot)
+            self.live = left
+            self._oldest = 0
+            self._renew()
+        else:
+            self.clear()
+        return at
 
     def clear(self):
         """Empty the table and start a new cycle; what was in it is forgotten."""
@@ -355,22 +388,11 @@ class FlowTable:
         struct.pack_into("<I", self._buf, 4 * _CYCLE, self._cycle)
 
 
-def flows(snapshot):
-    """The number of flows in a snapshot that `FlowTable.drain` wrote."""
-    return snapshot[0] | snapshot[1] << 8
-
-
 @micropython.viper
-def sort(snapshot):
-    """Order a snapshot in place: flows that share what a report can say once become neighbours.
-
-    By protocol, direction, application and local address, then by remote address; a Shell sort.
-    The snapshot must start at an address that is a multiple of 4 (Cortex-M0+ reads words nowhere
-    else).
-    """
-    head = ptr8(snapshot)
-    start = int(head) + _HEADER + _ADDRESS * head[2]
-    end = start + _RECORD * (head[0] | head[1] << 8)
+def _sort(table, count: int):
+    # A Shell sort of the slots; what links them is no good afterwards.
+    start = int(ptr8(table)) + 4 * _SLOTS
+    end = start + _RECORD * count
     gap = 121 * _RECORD
     while gap:
         next = start + gap
@@ -400,42 +422,136 @@ def sort(snapshot):
         gap = gap // _RECORD // 3 * _RECORD
 
 
-def _at(snapshot, index):
-    return _HEADER + _ADDRESS * snapshot[2] + _RECORD * index
+@micropython.viper
+def _pack(table, flow: int, into, at: int) -> int:
+    # Writes the flow at this offset of the table behind `at`; returns where it ends. At 0 it is
+    # written as one that shares nothing.
+    s = ptr32(int(ptr8(table)) + flow)
+    before = ptr32(int(s) - _RECORD)
+    raw = ptr8(s)
+    out = ptr8(into)
+    alone = at == 0 or flow == 4 * _SLOTS
+    start = at
+    at += 3
+    head = 0
+    i = 0
+    while i < 4 and s[i] == before[i]:
+        i += 1
+    end = 0
+    if i < 4 or alone:
+        head = _REMOTE
+        i = 12
+        if s[0] or s[1] or ptr16(s)[4] or ptr16(s)[5] != 0xFFFF:
+            head = _REMOTE | _WIDE
+            i = 0
+        end = 16
+    word = _PORTS
+    while True:
+        while i < end:
+            out[at] = raw[i]
+            at += 1
+            i += 1
+        if word == _WORDS:
+            break
+        i = 4 * word
+        if word == _PORTS:
+            end = i + 4
+            if alone or ptr16(s)[_META] != ptr16(before)[_META]:
+                head |= _NEW
+                end += 2
+            word = _FIRST
+        else:
+            end = i + 4
+            if word == _FIRST:
+                end -= 1  # above it is the generation
+            while end > i and raw[end - 1] == 0:
+                end -= 1
+            head = head << 3 | end - i
+            word += 1
+    out[start] = head
+    out[start + 1] = head >> 8
+    out[start + 2] = head >> 16
+    return at
 
 
-def remote(snapshot, index):
-    """The 16 bytes of a flow's remote address as they are kept: to compare, without unpacking."""
-    at = _at(snapshot, index)
-    return snapshot[at : at + _ADDRESS]
+@micropython.viper
+def _expand(snapshot, at: int, into) -> int:
+    # Reads the flow at this offset into a slot that holds the one before; returns where it ends.
+    raw = ptr8(snapshot)
+    s = ptr32(into)
+    out = ptr8(s)
+    head = raw[at] | raw[at + 1] << 8 | raw[at + 2] << 16
+    at += 3
+    i = 0
+    end = 0
+    if head >> 15 & _REMOTE:
+        end = 16
+        if not head >> 15 & _WIDE:
+            s[0] = s[1] = 0
+            ptr16(s)[4] = 0
+            ptr16(s)[5] = 0xFFFF
+            i = 12
+    word = _PORTS
+    while True:
+        while i < end:
+            out[i] = raw[at]
+            at += 1
+            i += 1
+        if word == _WORDS:
+            return at
+        i = 4 * word
+        if word == _PORTS:
+            end = i + 4 + (head >> 15 & _NEW) // 2
+            word = _FIRST
+        else:
+            s[word] = 0
+            end = i + (head >> 3 * (_HITS - word) & 7)
+            word += 1
 
 
-def unpack(snapshot, index):
-    """Flow `index` of a snapshot, as a tuple.
+def remotes(snapshot):
+    """Yields (number of its first flow, remote address) for each run of flows that share it.
+
+    `snapshot` is what `FlowTable.drain` wrote; more may follow it.
+    """
+    slot = bytearray(_RECORD)
+    at = _HEADER + _ADDRESS * snapshot[2]
+    for number in range(snapshot[0] | snapshot[1] << 8):
+        begins = snapshot[at + 1] >> 7 & _REMOTE
+        at = _expand(snapshot, at, slot)
+        if begins:
+            yield number, _address(slot, 0)
+
+
+def unpack(snapshot):
+    """Yields each flow of a snapshot that `FlowTable.drain` wrote, as a tuple.
 
     (protocol, direction, app, local address, local port, remote address, remote port, bytes in,
     bytes out, hits, first seen, last seen): addresses as 4 or 16 bytes or None, seen in seconds
     since the cycle began.
     """
-    at = _at(snapshot, index)
-    rport, lport, meta, _, first, last, received, sent, hits = struct.unpack_from(
-        "<4H5I", snapshot, at + 2 * _RPORT
-    )
-    local = meta & 0xFF
-    return (
-        _KINDS[meta >> 14],
-        meta >> 13 & 1,
-        meta >> 8 & 31,
-        _address(snapshot, _HEADER + _ADDRESS * (local - 1)) if local else None,
-        lport,
-        _address(snapshot, at),
-        rport,
-        received,
-        sent,
-        hits,
-        first & _SECONDS,
-        last,
-    )
+    slot = bytearray(_RECORD)
+    at = _HEADER + _ADDRESS * snapshot[2]
+    for _ in range(snapshot[0] | snapshot[1] << 8):
+        at = _expand(snapshot, at, slot)
+        rport, lport, meta, _, first, last, received, sent, hits = struct.unpack_from(
+            "<4H5I", slot, 2 * _RPORT
+        )
+        local = meta & 0xFF
+        yield (
+            _KINDS[meta >> 14],
+            meta >> 13 & 1,
+            meta >> 8 & 31,
+            _address(snapshot, _HEADER + _ADDRESS * (local - 1)) if local else None,
+            lport,
+            _address(slot, 0),
+            rport,
+            received,
+            sent,
+            hits,
+            first,
+            last,
+        )
 
 
 def _address(snapshot, at):

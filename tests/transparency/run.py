@@ -12,7 +12,8 @@ import flowtable
 
 def flows(table):
     snapshot = bytearray(table.snapshot_size())
-    rows = [flowtable.unpack(snapshot, i) for i in range(table.drain(snapshot))]
+    table.drain(snapshot)
+    rows = list(flowtable.unpack(snapshot))
     return [[list(field) if isinstance(field, bytes) else field for field in row] for row in rows]
 
 

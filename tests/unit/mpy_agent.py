@@ -24,7 +24,7 @@ def _start(module=False, outbox_size=16384, store="state"):
 
 
 def _connect(number=1):
-    token = tap.table.open(6, 1, bytes((10, 0, 0, 7)), 40000, bytes((10, 0, 0, 9)), number)
+    token = tap.table.open(6, 1, bytes((10, 0, 0, 7)), 40000, bytes((10, 0, 9, number)), 80)
     return tap.table.count_out(token, 100)
 
 
@@ -174,7 +174,7 @@ async def test_an_event_that_finds_no_room_for_long_is_counted():
 
 
 async def test_flows_without_room_in_the_outbox_stay_in_the_table():
-    client, agent = _start(store="full", outbox_size=4096)
+    client, agent = _start(store="full", outbox_size=2400)
     client.connected = False
     network = agent.running["NetworkActivity"]
     for number in range(30):

@@ -52,7 +52,8 @@ class Watched:
 
     def flows(self):
         view = bytearray(self.table.snapshot_size())
-        return [flowtable.unpack(view, i)[:10] for i in range(self.table.drain(view))]
+        self.table.drain(view)
+        return [flow[:10] for flow in flowtable.unpack(view)]
 
 
 def _v4(protocol, source, target, body, options=b""):
@@ -75,7 +76,7 @@ def test_datagrams_of_both_families_and_ways():
     watched.take(_v4(17, _HERE, _THERE, _udp(5000, 53, 40)), _OUTGOING)
     watched.take(_v4(17, _THERE, _HERE, _udp(53, 5000, 3000), options=bytes(8)), _HOST)
     watched.take(_v6(17, _THERE6, _HERE6, _udp(6000, 5353, 5)), _HOST)
-    first, second = watched.flows()
+    second, first = watched.flows()  # what came in is first
     assert first == (UDP, OUT, 5, _HERE, 5000, _THERE, 53, 3000, 40, 2)
     assert second == (UDP, IN, 6, _HERE6, 5353, _THERE6, 6000, 5, 0, 1)
     assert watched.owners.noted[-1] == (UDP, 5353, 77)
@@ -113,7 +114,7 @@ def test_each_icmp_message_is_a_hit_with_its_length():
         watched.take(_v4(1, _HERE, _THERE, b"\x08" + bytes(63)), _OUTGOING)
         watched.take(_v4(1, _THERE, _HERE, bytes(64)), _HOST)
     watched.take(_v6(58, _THERE6, _HERE6, b"\x80" + bytes(63)), _HOST)
-    first, second = watched.flows()
+    second, first = watched.flows()  # what came in is first
     assert first == (ICMP, OUT, 0, _HERE, 0, _THERE, 0, 192, 192, 6)
     assert second == (ICMP, IN, 0, _HERE6, 0, _THERE6, 0, 64, 0, 1)
 

@@ -1,5 +1,6 @@
 """The flow table's way into the outbox, when the heap is full at the worst moment."""
 
+import flowtable
 import micropython
 from vedette import log, tap
 
@@ -36,7 +37,7 @@ def _collector():
 
 
 def _flows(outbox):
-    return [outbox.content(offset)[outbox.header(offset)[5]] for offset in outbox.entries()]
+    return [outbox.content(offset)[outbox.header(offset)[5] + 2] for offset in outbox.entries()]
 
 
 def test_once_the_table_is_empty_the_event_needs_no_heap():
@@ -83,3 +84,32 @@ def test_without_heap_before_that_the_table_stays_as_it_is():
     assert agent.since["NetworkActivity"] == since
     agent.outbox.reserve = plain
     assert collector.hand_over() and _flows(agent.outbox) == [20]
+
+
+def test_what_the_outbox_never_holds_at_once_goes_in_several_events():
+    collector = network_activity.Collector(Agent())
+    outbox = collector.agent.outbox
+    tap.table.clear()
+    expected = []
+    for number in range(256):
+        remote = bytes(15) + b"\x01" + bytes((number,)) + bytes(15)
+        token = tap.table.open(6, 1, bytes((10, 0, 0, 7)), 40000 + number, remote[1:17], 443)
+        tap.table.count_in(token, 1 << 31)
+        tap.table.count_out(token, (1 << 31) + number)
+        expected.append((1 << 31) + number)
+    found = []
+    while True:
+        done = collector.hand_over()
+        (offset,) = outbox.entries()
+        _, _, parts, _, rows, text, _, _, _ = outbox.header(offset)
+        snapshot = outbox.content(offset)[text + 2 :]
+        flows = list(flowtable.unpack(snapshot))
+        assert (parts - 1) * rows < len(flows) <= parts * rows
+        found += [flow[8] for flow in flows]
+        outbox.forget(offset)
+        outbox.expire(1000)
+        if done:
+            break
+        assert tap.table.live == 256 - len(found)
+    assert len(found) > len(flows)
+    assert sorted(found) == expected

@@ -41,7 +41,7 @@ OBJECTS = 3.5  # objects take so many times the bytes of columns
 AGENT_HEAP = 90_000
 SLOT = 48
 SLOTS = 256
-OUTBOX = 13312
+OUTBOX = 8192
 
 SCHEDULE = """
 import json, sys

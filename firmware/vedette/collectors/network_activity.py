@@ -72,20 +72,18 @@ class Collector(Base):
             text += '"Processes":%s,' % owners
             size -= len(owners)
         text += '"IsEmpty":false,"Payload":'
-        text += " " * (-len(text) & 3)  # the snapshot begins at a multiple of 4
         start = len(text)
         row_max = flows.OBJECTS_ROW_MAX if agent.objects else flows.COLUMNS_ROW_MAX
         rows = min(size // row_max, count)
-        parts = (count + rows - 1) // rows
         if priority is None:
             priority = agent.settings.schedule(self.name)[0]
         now = clock.uptime()
         view = agent.outbox.reserve(
-            start + flows.room(table),
+            min(start + flows.room(table), agent.outbox.room),
             FLOWS,
             priority,
             OBJECTS if agent.objects else 0,
-            parts,
+            0,
             0,
             rows,
             start,
@@ -97,10 +95,13 @@ class Collector(Base):
             return False
         view[:start] = text.encode()
         size = flows.take(table, view[start:], sockets.host_name)
-        # The table is empty, and what was in it is nowhere else: nothing from here on takes heap.
-        agent.outbox.commit(start + size)
+        # What was in the table is nowhere else: nothing from here on takes heap.
+        parts = (count - table.live + rows - 1) // rows
+        agent.outbox.commit(start + size, parts)
+        agent.counters["events_collected"] += parts
+        if table.live:
+            return self.hand_over(priority)
         agent.since[self.name] = now
         if self._others:
             self._others.owners.forget()
-        agent.counters["events_collected"] += parts
         return True

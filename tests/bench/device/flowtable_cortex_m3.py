@@ -52,4 +52,8 @@ micropython.heap_lock()  # an allocation raises MemoryError from here on
 table.count_out(token, big)
 micropython.heap_unlock()
 heap = gc.mem_alloc() - before
+snapshot = bytearray(table.snapshot_size())
+table.drain(snapshot)
+(flow,) = flowtable.unpack(snapshot)
+assert flow[5:9] == (b"\x08\x08\x08\x08", 443, 0, big + 64 * _CALLS), flow
 print(json.dumps({"table": size, "empty": empty, "hit": hit, "heap": heap}))
