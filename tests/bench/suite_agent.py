@@ -41,10 +41,9 @@ SDK_ADDRESS = "127.0.0.5"  # device SDKs know no port but 8883
 
 
 @measure(
-    Budget("agent.heap_steady", "B", 56 * 1024, today=78_000),
-    Budget("agent.heap_min", "B", 80 * 1024, today=107_000),
-    Budget("agent.heap_steady_ram", "B", 88 * 1024, today=117_000),
-    Budget("agent.mpy_bytes", "B", 48 * 1024, today=79_000),
+    Budget("agent.heap_steady", "B", 56 * 1024, today=72_500),
+    Budget("agent.heap_steady_ram", "B", 88 * 1024, today=113_000),
+    Budget("agent.mpy_bytes", "B", 48 * 1024, today=80_500),
 )
 def heap() -> Samples:
     with tempfile.TemporaryDirectory() as folder, running_hub(Path(folder)) as hub:
@@ -52,10 +51,17 @@ def heap() -> Samples:
         from_files = job.hour(f"path:{job.code}")
         return {
             "agent.heap_steady": job.hour(f"romfs:{job.image}")["heap"],
-            "agent.heap_min": [job.least_heap(f"romfs:{job.image}") - job.image.stat().st_size],
             "agent.heap_steady_ram": from_files["heap"],
             "agent.mpy_bytes": [mpy_bytes(from_files["files"])],
         }
+
+
+@measure(Budget("agent.heap_min", "B", 80 * 1024, today=101_000))
+def least_heap() -> Samples:
+    with tempfile.TemporaryDirectory() as folder, running_hub(Path(folder)) as hub:
+        job = Job(hub, Path(folder))
+        least = job.least_heap(f"romfs:{job.image}")
+        return {"agent.heap_min": [least - job.image.stat().st_size]}
 
 
 def mpy_bytes(files: list[str]) -> int:
