@@ -9,6 +9,7 @@ from . import log, ports, store
 
 _FILE_MAX = const(4096)
 _HOSTNAME_MAX = const(32)
+_OUTBOX_MIN = const(2048)  # room for a flow with its event
 
 
 class ConfigError(ValueError):
@@ -123,10 +124,14 @@ def _is_server(value):
     return bool(host) and (not colon or port.isdigit() and 0 < int(port) < 65536)
 
 
-def _number(value):
-    if type(value) is not int or not 0 <= value <= 65535:
-        raise ConfigError("must be an integer from 0 to 65535")
+def _number(value, least=0):
+    if type(value) is not int or not least <= value <= 65535:
+        raise ConfigError("must be an integer from %d to 65535" % least)
     return value
+
+
+def _size(value):
+    return _number(value, _OUTBOX_MIN)
 
 
 def _boolean(value):
@@ -172,7 +177,7 @@ _KEYS = {
     "provisioning": _provisioning,
     "ca": _paths,
     "state": _string,
-    "outbox_size": _number,
+    "outbox_size": _size,
     "journal": _boolean,
     "watchdog": _number,
     "network": _network,

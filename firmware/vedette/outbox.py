@@ -45,7 +45,7 @@ def _padded(size):
 
 
 class Outbox:
-    """Bounded by `size` bytes, 65532 at most. Nothing here waits or raises for want of room.
+    """Bounded by `size` bytes, 2048 to 65535. Nothing here waits or raises for want of room.
 
     `count` is of records; `dropped` counts those that made room for one of higher priority,
     `expired` those that grew too old; `high_water` is in bytes.
@@ -55,7 +55,7 @@ class Outbox:
     """
 
     def __init__(self, size=8192):
-        self.room = size - HEADER  # for the content of a record, when it is empty
+        self.room = (size & ~3) - HEADER  # for the content of a record, when it is empty
         self._arena = memoryview(bytearray(size))
         self._used = 0
         self.holds = 0

@@ -87,8 +87,13 @@ def test_without_heap_before_that_the_table_stays_as_it_is():
 
 
 def test_what_the_outbox_never_holds_at_once_goes_in_several_events():
+    for size in (8192, 2047):
+        _goes_in_several_events(Outbox(size))
+
+
+def _goes_in_several_events(outbox):
     collector = network_activity.Collector(Agent())
-    outbox = collector.agent.outbox
+    collector.agent.outbox = outbox
     tap.table.clear()
     expected = []
     for number in range(256):

@@ -68,7 +68,8 @@ class Collector(Base):
         text = self.head()
         size = agent.settings["Message_MaxSize"] - FRAME_MAX
         if self._others:
-            owners = self._others.owners.rows(size // 4, agent.objects)
+            share = min(size, agent.outbox.room) // 4
+            owners = self._others.owners.rows(share, agent.objects)
             text += '"Processes":%s,' % owners
             size -= len(owners)
         text += '"IsEmpty":false,"Payload":'
