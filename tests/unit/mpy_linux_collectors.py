@@ -182,3 +182,42 @@ async def test_a_whole_system_tells_the_process_that_listens():
     (row,) = mine
     assert row["transport_protocol"] == "UDP" and row["local_address"] == "::"
     assert row["local_port"] > 0 and row["process_name"]
+
+
+class _Proc:
+    """Stands in for ports.proc: process 11 takes up a program, 12 never has a command line."""
+
+    KTHREADD = 2
+    lines = {10: "sh", 12: "", 13: ""}
+
+    def last_pid(self):
+        return 13
+
+    def ticks(self):
+        return 5
+
+    def user(self, pid):
+        return 0
+
+    def process(self, pid):
+        return (10, "sleep", 5, pid == 13) if pid in self.lines else None
+
+    def command_line(self, pid, name=None):
+        return self.lines[pid] or (name and "[%s]" % name) or ""
+
+
+async def test_a_command_line_that_is_not_there_yet_is_read_once_more():
+    told = []
+    real, process_watch.proc = process_watch.proc, _Proc()
+    try:
+        watch = process_watch._Polling(lambda *row: told.append((row[1], row[3])), 100)
+        watch._last = 10
+        process_watch.proc.lines[11] = ""
+        await watch._look(13)
+        assert told == [(13, "[sleep]")]  # it has ended: it gets none any more
+        process_watch.proc.lines[11] = "sleep 5"
+        await watch._look(13)
+        await watch._look(13)
+        assert sorted(told) == [(11, "sleep 5"), (12, "[sleep]"), (13, "[sleep]")]
+    finally:
+        process_watch.proc = real

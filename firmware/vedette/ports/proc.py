@@ -63,7 +63,7 @@ def user(pid):
 
 
 def process(pid):
-    """Returns (parent's id, name, start in clock ticks since boot), or None.
+    """Returns (parent's id, name, start in clock ticks since boot, whether it has ended), or None.
 
     None for threads too, which have ids like processes, and for the kernel's own processes.
     """
@@ -75,7 +75,8 @@ def process(pid):
     if KTHREADD in (pid, parent) or fields[35] == _THREAD:
         return None
     name = before[before.find(b"(") + 1 :]
-    return parent, "".join([chr(c) if 32 <= c < 0x7F else "?" for c in name]), int(fields[19])
+    name = "".join([chr(c) if 32 <= c < 0x7F else "?" for c in name])
+    return parent, name, int(fields[19]), fields[0] == b"Z"
 
 
 def name(pid):

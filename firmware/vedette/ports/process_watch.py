@@ -114,7 +114,10 @@ class _Polling(_Watch):
                 await asyncio.sleep_ms(0)
             found = proc.process(pid)
             if found and not (anew and pid <= last and found[2] < since):
-                self._appeared(pid, found)
+                if found[3] or pid in again or proc.command_line(pid):
+                    self._appeared(pid, found)
+                else:  # it is taking up a program just now
+                    self._again.append(pid)
             elif not found and recent < pid <= last:
                 self._again.append(pid)
 
