@@ -151,9 +151,12 @@ class HeapUse:
         """Whether it is more in the last quarter than it was in the second.
 
         The least of each is taken: the collector often finds a message that nobody holds any more.
+        Queues keep the greatest length that they ever had, so that it takes more than a byte for
+        each case to be growth: an object in thirty cases.
         """
         quarter = self.count // 4
-        return min(self.samples[-quarter:]) > min(self.samples[quarter : 2 * quarter]) + 256
+        more = min(self.samples[-quarter:]) - min(self.samples[quarter : 2 * quarter])
+        return more > FUZZ // 2
 
 
 async def settle():
