@@ -354,7 +354,9 @@ class FlowTable:
         table = memoryview(self._buf)
         struct.pack_into("<HBx", into, 0, 0, self._locals)
         into[_HEADER:at] = table[4 * _POOL : 4 * _POOL + at - _HEADER]
+        self._renew()
         _sort(self._buf, self.live)
+        # Without heap from here on the flows stay, but nothing leads to them until a later call.
         count = 0
         while count < self.live and at <= end:
             at = _pack(self._buf, 4 * _SLOTS + _RECORD * count, into, at)
@@ -365,12 +367,10 @@ class FlowTable:
         if left:
             start = 4 * _SLOTS + _RECORD * count
             table[4 * _SLOTS : 4 * _SLOTS + _RECORD * left] = table[start : start + _RECORD * left]
-            table[4 * _HEADS : 4 * _REFUSED] = bytes(4 * (_REFUSED - _HEADS))
             for slot in range(left):
                 self._link(self._hash(_SLOTS + _WORDS * slot), slot)
             self.live = left
             self._oldest = 0
-            self._renew()
         else:
             self.clear()
         return at
@@ -390,7 +390,12 @@ class FlowTable:
 
 @micropython.viper
 def _sort(table, count: int):
-    # A Shell sort of the slots; what links them is no good afterwards.
+    # A Shell sort of the slots. As what links them is no good afterwards, all buckets are emptied.
+    heads = ptr32(int(ptr8(table)) + 4 * _HEADS)
+    word = 0
+    while word < _REFUSED - _HEADS:
+        heads[word] = 0
+        word += 1
     start = int(ptr8(table)) + 4 * _SLOTS
     end = start + _RECORD * count
     gap = 121 * _RECORD
