@@ -93,7 +93,7 @@ def test_the_connection_ends_with_its_token(hub: LocalHub) -> None:
         begin = time.monotonic()
         device.wait_closed()
         assert 0.5 < time.monotonic() - begin < 3
-    assert not hub.connected("c-7")
+    wait_for(lambda: hub.connected("c-7"), lambda connected: not connected)
 
 
 def test_a_silent_device_is_cut_at_one_and_a_half_times_its_keep_alive(hub: LocalHub) -> None:
