@@ -13,7 +13,7 @@ import pytest
 from certificates import Certificate
 from conftest import LANES, device_environment
 from cryptography import x509
-from hubfixture import COMMAND, LocalHub
+from hubfixture import COMMAND, LocalHub, wait_for
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mqttclient import Device
@@ -101,7 +101,7 @@ def test_a_module_has_its_own(hub: LocalHub, folder: Path) -> None:
     made = certificates.make(folder, "cert-5")
     string = create(hub, "cert-5", "--module", "m", "--certificate", str(made.certificate))
     with Device(hub, string, certificate=made):
-        assert hub.connected("cert-5", "m")
+        wait_for(lambda: hub.connected("cert-5", "m"), bool)
     of_device = "HostName=x;DeviceId=cert-5;x509=true"
     assert Device(hub, of_device, certificate=made).connect() == REFUSED
 

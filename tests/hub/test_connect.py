@@ -59,7 +59,8 @@ def test_a_module_needs_its_own_key_and_name(hub: LocalHub) -> None:
     device = hub.create_device("c-3")
     assert Device(hub, device + ";ModuleId=m").connect() == REFUSED
     with Device(hub, module):
-        assert hub.connected("c-3", "m") and not hub.connected("c-3")
+        wait_for(lambda: hub.connected("c-3", "m"), bool)
+        assert not hub.connected("c-3")
 
 
 def test_a_disabled_device_is_dropped_and_refused(hub: LocalHub) -> None:
