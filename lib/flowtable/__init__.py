@@ -514,16 +514,23 @@ def _expand(snapshot, at: int, into) -> int:
             word += 1
 
 
+def _slots(snapshot):
+    # Yields for each flow the slot that it is in, which is always the same, and whether a run of
+    # flows with another remote address begins.
+    slot = bytearray(_RECORD)
+    at = _HEADER + _ADDRESS * snapshot[2]
+    for _ in range(snapshot[0] | snapshot[1] << 8):
+        begins = snapshot[at + 1] >> 7 & _REMOTE
+        at = _expand(snapshot, at, slot)
+        yield slot, begins
+
+
 def remotes(snapshot):
     """Yields (number of its first flow, remote address) for each run of flows that share it.
 
     `snapshot` is what `FlowTable.drain` wrote; more may follow it.
     """
-    slot = bytearray(_RECORD)
-    at = _HEADER + _ADDRESS * snapshot[2]
-    for number in range(snapshot[0] | snapshot[1] << 8):
-        begins = snapshot[at + 1] >> 7 & _REMOTE
-        at = _expand(snapshot, at, slot)
+    for number, (slot, begins) in enumerate(_slots(snapshot)):
         if begins:
             yield number, _address(slot, 0)
 
@@ -535,10 +542,7 @@ def unpack(snapshot):
     bytes out, hits, first seen, last seen): addresses as 4 or 16 bytes or None, seen in seconds
     since the cycle began.
     """
-    slot = bytearray(_RECORD)
-    at = _HEADER + _ADDRESS * snapshot[2]
-    for _ in range(snapshot[0] | snapshot[1] << 8):
-        at = _expand(snapshot, at, slot)
+    for slot, _ in _slots(snapshot):
         rport, lport, meta, _, first, last, received, sent, hits = struct.unpack_from(
             "<4H5I", slot, 2 * _RPORT
         )
