@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from hubfixture import LocalHub, wait_for
 
 from .conftest import QUICK, Agent, Json, flows_to, rows, settled
-from .peers import udp_sink
+from .peers import UdpSink, udp_sink
+from .test_methods import SLOW, call
 
 # Two datagrams a second from ports of their own, for ever: flow i has i + 1 bytes.
 STEADY_APP = """
@@ -25,6 +27,40 @@ async def main():
         i += 1
         await asyncio.sleep_ms(500)
 """
+
+# For each file "burst" so many datagrams, each from a port of its own: the n-th has n bytes.
+BURST_APP = """
+import asyncio, os, socket
+
+TARGET = socket.getaddrinfo("127.0.0.1", %d)[0][-1]
+
+async def main():
+    while True:
+        await asyncio.sleep_ms(50)
+        try:
+            os.remove("burst")
+        except OSError:
+            continue
+        for size in range(1, %d):
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            s.sendto(bytes(size), TARGET)
+            s.close()
+"""
+
+
+def burst(
+    hub: LocalHub, device: str, agent: Agent, sink: UdpSink, count: int, told: int
+) -> list[Json]:
+    """Has the application send, and the agent collect; the messages, once they tell so many."""
+    before = len(hub.events(device))
+    sent = sink.datagrams.total()
+    (agent.board / "burst").touch()
+    wait_for(lambda: sink.datagrams.total(), lambda total: total == sent + count)
+    call(hub, device, "collectNow", '{"collector": "NetworkActivity"}')
+    return wait_for(
+        lambda: hub.events(device)[before:],
+        lambda found: len(flows_to(found, sink.port)) >= told,
+    )
 
 
 def sizes(records: list[Json], port: int) -> list[int]:
@@ -114,3 +150,39 @@ def test_a_module_has_its_keys_at_the_root(hub: LocalHub, agent: Agent) -> None:
         assert {record["moduleId"] for record in records} == {"security"}
         reported = hub.twin("with-module", "security")["properties"]["reported"]
         assert reported["latest_state"] == "success"
+
+
+def test_the_rule_for_a_full_table_is_the_twins(hub: LocalHub, agent: Agent) -> None:
+    device = "overflow"
+    connection_string = hub.create_device(device)
+    hub.set_twin(device, {"microAgent": {**SLOW, "NetworkActivity_CacheSize": 16}})
+    with udp_sink() as sink:
+        agent.start(connection_string, BURST_APP % (sink.port, 21))
+        settled(hub, device)
+        for rule, expected in (("DropOldest", range(5, 21)), ("DropNew", range(1, 17))):
+            hub.set_twin(device, {"microAgent": {"NetworkActivity_OverflowPolicy": rule}})
+            settled(hub, device)
+            records = burst(hub, device, agent, sink, 20, 16)
+            assert sizes(records, sink.port) == list(expected)
+        statistics = call(hub, device, "getStatus")["payload"]["statistics"]
+        assert (statistics["flows_evicted"], statistics["flows_refused"]) == (4, 4)
+    records = hub.events(device)
+    assert [row["key"] for row in rows(records, "ConfigurationError")] == [
+        "NetworkActivity_CacheSize"  # gave way; what is refused is in Statistics
+    ]
+
+
+def test_the_size_of_messages_is_the_twins(hub: LocalHub, agent: Agent) -> None:
+    device = "max-size"
+    connection_string = hub.create_device(device)
+    hub.set_twin(device, {"microAgent": {**SLOW, "Message_Format": "objects"}})
+    with udp_sink() as sink:
+        agent.start(connection_string, BURST_APP % (sink.port, 41))
+        for most, messages in ((4096, range(4, 8)), (16384, range(1, 3))):
+            hub.set_twin(device, {"microAgent": {"Message_MaxSize": most}})
+            settled(hub, device)
+            records = burst(hub, device, agent, sink, 40, 40)
+            assert sizes(records, sink.port) == list(range(1, 41))
+            bodies = [json.dumps(r["body"], separators=(",", ":")) for r in records]
+            lengths = [len(body) for body in bodies if "ConnectionCreate" in body]
+            assert max(lengths) <= most and len(lengths) in messages
