@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
@@ -25,7 +25,7 @@ from e2e.test_methods import call
 from hubfixture import Json, LocalHub, wait_for
 from programs import http_server, name_server, ssh_server
 from vedette_tools.expand import expand
-from watcher import network  # noqa: F401 - a fixture
+from watcher import Watcher, network  # noqa: F401 - a fixture
 
 HIGH = ("NetworkActivity", "Process", "ListeningPorts")
 LOOK_S = 0.3  # a look at the hub is a connection too, and the table has an end
@@ -306,6 +306,48 @@ def test_each_collector_is_turned_off_and_on_by_the_twin(device: str, hub: Local
         assert collected(hub, device) == {ALL[name] for name in on}
 
 
+# What the twin may say in the platform's place.
+CHOSEN = {
+    "hardware_vendor": "HardwareVendor",
+    "hardware_model": "HardwareModel",
+    "hardware_serial_number": "HardwareSerialNumber",
+    "firmware_vendor": "FirmwareVendor",
+    "firmware_version": "FirmwareVersion",
+}
+
+
+def test_how_often_each_collector_sends_is_set_by_the_twin(device: str, hub: LocalHub) -> None:
+    configure(hub, device, **{f"{name}_Disabled": None for name in ALL})
+    collected(hub, device)
+    before = {event["Id"] for event in received(hub, device)}
+    often = {f"{name}_MessageFrequency": "High" for name in ALL}
+    hub.set_twin(device, {"microAgent": often | {"CollectorsCore_PriorityIntervals": "0.05,1,1"}})
+
+    def times() -> dict[str, int]:
+        subprocess.run(["sleep", "0.2"], check=True)  # a process for each interval
+        came = [event for event in received(hub, device) if event["Id"] not in before]
+        # The first is what was collected until the change.
+        return {
+            name: sum(event["Name"] == name and event["IntervalSeconds"] == 3 for event in came)
+            for name in ALL.values()
+        }
+
+    wait_for(times, lambda counts: min(counts.values()) >= 2)
+
+
+def test_how_often_processes_are_looked_for_is_set_by_the_twin(device: str, hub: LocalHub) -> None:
+    with closing(Watcher(LANES["64"])) as watcher:
+        events = watcher.sees["events"]  # the kernel tells: nothing is looked for
+    for number, (interval, told) in enumerate([(60_000_000, events), (50_000, True)]):
+        configure(hub, device, Process_PollingInterval=interval)
+        subprocess.run(["sleep", f"0.70{number}"], check=True)
+        before = len(rows(hub.events(device), "Heartbeat"))
+        call(hub, device, "collectNow")
+        # What is less urgent comes last.
+        wait_for(lambda: len(rows(hub.events(device), "Heartbeat")), lambda n, b=before: n > b)
+        assert bool(seen(hub, device, "ProcessCreate", commandline=f"sleep 0.70{number}")) == told
+
+
 def test_what_collectors_do_is_set_by_the_twin(device: str, hub: LocalHub) -> None:
     groups = "Filesystem,Hardening,Banners,Services,Cron,Network,SSH,Sudo,Permissions"
     configure(
@@ -314,7 +356,7 @@ def test_what_collectors_do_is_set_by_the_twin(device: str, hub: LocalHub) -> No
         **{f"{name}_Disabled": None for name in ALL},
         NetworkActivity_CacheSize=16,
         Process_CacheSize=16,
-        SystemInformation_HardwareVendor="ACME",
+        **{f"SystemInformation_{name}": f"my {name}" for name in CHOSEN.values()},
         Baseline_GroupsDisabled=groups,
         Baseline_ChecksDisabled="7.2.1",
         Message_Format="objects",
@@ -340,7 +382,8 @@ def test_what_collectors_do_is_set_by_the_twin(device: str, hub: LocalHub) -> No
     for event in events:
         came.get(event["Name"], []).append(event["Payload"])
     assert max(map(len, came["ConnectionCreate"] + came["ProcessCreate"])) == 16
-    assert {row["hardware_vendor"] for (row,) in came["SystemInformation"]} == {"ACME"}
+    for (row,) in came["SystemInformation"]:
+        assert {key: row[key] for key in CHOSEN} == {k: f"my {name}" for k, name in CHOSEN.items()}
     failed = {row["check_id"].split("-")[3] for payload in came["Baseline"] for row in payload}
     assert failed <= {"Accounts"}
     results = call(hub, device, "getBaseline")["payload"]
