@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import LANES, ROOT, device_environment
+from jsonschema import Draft202012Validator
 
 SECRET = "HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0"
 ESP32_CAUSES = {
@@ -26,6 +27,11 @@ STM32_CAUSES = {
 RP2_CAUSES = {"PWRON_RESET": 1, "WDT_RESET": 3}
 ESP32_CLASSES = {"WLAN": ["STA_IF", "AP_IF"], "LAN": [None], "PPP": [None]}
 DOWN = {"active": False}
+NIC = ("type", "name", "mac", "ipv4_address", "ipv6_address")
+ID = "00000000-0000-4000-8000-000000000000"
+VALIDATOR = Draft202012Validator(
+    json.loads((ROOT / "tools/vedette_tools/schema/message.json").read_text())
+)
 
 
 def address(mac: str, ipv4: str, **more: object) -> dict[str, Any]:
@@ -39,6 +45,7 @@ def esp32(unique_id: str, mhz: int, blocks: int, **network: object) -> dict[str,
         "unique_id": unique_id,
         "freq": mhz * 1_000_000,
         "causes": ESP32_CAUSES,
+        "mem16": {},
         "watchdog_ms": 2**31 - 1,
         "mounts": [["/", "VfsLfs2"]],
         "cwd": "/",
@@ -49,11 +56,13 @@ def esp32(unique_id: str, mhz: int, blocks: int, **network: object) -> dict[str,
     }
 
 
-def stm32(unique_id: str, clocks: list[int], sectors: int) -> dict[str, Any]:
+def stm32(unique_id: str, clocks: list[int], sectors: int, flash: str) -> dict[str, Any]:
+    """`flash`: the address of the register that has its size in KB."""
     return {
         "unique_id": unique_id,
         "freq": clocks,
         "causes": STM32_CAUSES,
+        "mem16": {flash: 2048},
         "watchdog_ms": 32768,
         "mounts": [["/flash", "VfsFat"], ["/rom", "VfsRom"]],
         "cwd": "/flash",
@@ -72,6 +81,7 @@ def rp2(unique_id: str, mhz: int, blocks: int) -> dict[str, Any]:
         "unique_id": unique_id,
         "freq": mhz * 1_000_000,
         "causes": RP2_CAUSES,
+        "mem16": {},
         "watchdog_ms": 8388,
         "mounts": [["/", "VfsLfs2"], ["/rom", "VfsRom"]],
         "cwd": "/",
@@ -92,44 +102,67 @@ BOARDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "240ac4001110", 160, 512,
             STA_IF=address("24:0a:c4:00:11:10", "192.168.4.7"), AP_IF=DOWN,
         ) | {"mpy": 10758, "flash_size": 4 << 20},
-        {"maker": "Espressif", "nics": [["WIFI", "STA_IF", "24:0a:c4:00:11:10", None]]},
+        {
+            "maker": "Espressif",
+            "nics": [["WIFI", "STA_IF", "24:0a:c4:00:11:10", "192.168.4.7", None]],
+        },
     ),
     "ESP32_GENERIC_S3": (
         esp32(
             "7cdfa1e3f2a4", 160, 1536,
             STA_IF=DOWN, AP_IF=address("7c:df:a1:e3:f2:a5", "192.168.4.1"),
         ) | {"mpy": 11014, "flash_size": 8 << 20},
-        {"maker": "Espressif", "nics": [["WIFI", "AP_IF", "7c:df:a1:e3:f2:a5", None]]},
+        {
+            "maker": "Espressif",
+            "nics": [["WIFI", "AP_IF", "7c:df:a1:e3:f2:a5", "192.168.4.1", None]],
+        },
     ),
     "ESP32_GENERIC_C3": (
         esp32(
             "a0764e5b9c10", 160, 512,
-            STA_IF=address("a0:76:4e:5b:9c:10", "0.0.0.0"), AP_IF=DOWN,
+            STA_IF=address("a0:76:4e:5b:9c:10", "0.0.0.0"),
+            AP_IF=address("a0:76:4e:5b:9c:11", "192.168.4.1"),
         ) | {"mpy": 12038, "flash_size": 4 << 20},
-        {"maker": "Espressif", "nics": [["WIFI", "STA_IF", "a0:76:4e:5b:9c:10", None]]},
+        {
+            "maker": "Espressif",
+            "nics": [
+                ["WIFI", "STA_IF", "a0:76:4e:5b:9c:10", None, None],
+                ["WIFI", "AP_IF", "a0:76:4e:5b:9c:11", "192.168.4.1", None],
+            ],
+        },
     ),
     "NUCLEO_F767ZI": (
-        stm32("310032001151353233353939", [216000000, 216000000, 54000000, 108000000], 192)
-        | {"mpy": 8966},
-        {"maker": "STMicroelectronics", "nics": [["ETH", "LAN", "02:24:31:38:32:33", None]]},
+        stm32(
+            "310032001151353233353939",
+            [216000000, 216000000, 54000000, 108000000], 192, "1ff0f442",
+        ) | {"mpy": 8966},
+        {
+            "maker": "STMicroelectronics",
+            "nics": [["ETH", "LAN", "02:24:31:38:32:33", "192.168.4.20", None]],
+        },
     ),
     "NUCLEO_H743ZI": (
-        stm32("28003a000851383438373730", [400000000, 200000000, 100000000, 100000000], 1024)
-        | {"mpy": 8966},
-        {"maker": "STMicroelectronics", "nics": [["ETH", "LAN", "02:24:31:38:32:33", None]]},
+        stm32(
+            "28003a000851383438373730",
+            [400000000, 200000000, 100000000, 100000000], 1024, "1ff1e880",
+        ) | {"mpy": 8966},
+        {
+            "maker": "STMicroelectronics",
+            "nics": [["ETH", "LAN", "02:24:31:38:32:33", "192.168.4.20", None]],
+        },
     ),
     "RPI_PICO_W": (
         rp2("e6614104034b5231", 125, 212) | {"mpy": 4870},
         {
             "maker": "Raspberry Pi",
-            "nics": [["WIFI", "STA_IF", "28:cd:c1:0a:1b:2c", "2001:db8::2a"]],
+            "nics": [["WIFI", "STA_IF", "28:cd:c1:0a:1b:2c", "192.168.4.30", "2001:db8::2a"]],
         },
     ),
     "RPI_PICO2_W": (
         rp2("d83ae1c20f774b55", 150, 640) | {"mpy": 7942},
         {
             "maker": "Raspberry Pi",
-            "nics": [["WIFI", "STA_IF", "28:cd:c1:0a:1b:2c", "2001:db8::2a"]],
+            "nics": [["WIFI", "STA_IF", "28:cd:c1:0a:1b:2c", "192.168.4.30", "2001:db8::2a"]],
         },
     ),
 }  # fmt: skip
@@ -170,32 +203,39 @@ def test_a_board_is_told_as_it_is(name: str, lane: str) -> None:
     board = described(name)
     values, expected = BOARDS[name]
     answer = said(name, lane)
-    assert answer["defaults"] == {
-        "NetworkActivity_OverflowPolicy": "DropNew",
-        "SystemInformation_HardwareVendor": expected["maker"],
-        "SystemInformation_HardwareModel": board["machine"],
-        "SystemInformation_HardwareSerialNumber": values["unique_id"],
-        "SystemInformation_FirmwareVendor": "MicroPython",
-        "SystemInformation_FirmwareVersion": values["banner"],
+    event = answer["event"] | {
+        "Id": ID,
+        "TimestampUTC": "2026-11-24T03:00:00Z",
+        "IntervalSeconds": 86400,
     }
-    assert answer["operating_system"] == [
-        "MicroPython",
-        "1.26.1",
-        board["port"],
-        board["mpy_arch"],
-    ]
-
-    size, _, blocks, free = values["statvfs"]["."][:4]
-    assert answer["storage"] == [size * blocks, size * free]
-    frequency = values["freq"][0] if isinstance(values["freq"], list) else values["freq"]
-    kind = {"littlefs": "VfsLfs2", "fat": "VfsFat"}[board["memory"]["filesystem"]]
-    assert answer["hardware"] == [frequency, values.get("flash_size"), kind]
-
-    found = [[nic["type"], nic["name"], nic["mac"], nic["ipv6_address"]] for nic in answer["nics"]]
-    assert found == expected["nics"]
-    ipv4 = values["network"][expected["nics"][0][1]]["ifconfig"][0]
-    assert answer["nics"][0]["ipv4_address"] == (None if ipv4 == "0.0.0.0" else ipv4)
-
+    VALIDATOR.validate(
+        {"AgentVersion": "1.0.0", "AgentId": ID, "MessageSchemaVersion": "1.0", "Events": [event]}
+    )
+    (row,) = event["Payload"]
+    assert row.pop("memory_total") > row.pop("memory_free") > 0
+    assert row.pop("uptime") >= 0 and row.pop("agent_version")
+    size, _, blocks, free_blocks = values["statvfs"]["."][:4]
+    frequency = values["freq"]
+    assert row == {
+        "hardware_vendor": expected["maker"],
+        "hardware_model": board["machine"],
+        "hardware_serial_number": values["unique_id"],
+        "firmware_vendor": "MicroPython",
+        "firmware_version": values["banner"],
+        "os_name": "MicroPython",
+        "os_version": "1.26.1",
+        "os_platform": board["port"],
+        "os_arch": board["mpy_arch"],
+        "agent_type": "Vedette",
+        "storage_total": size * blocks,
+        "storage_free": size * free_blocks,
+        "cpu_frequency": frequency[0] if isinstance(frequency, list) else frequency,
+        "flash_size": None if board["port"] == "rp2" else board["memory"]["flash"],
+        "file_system": {"littlefs": "VfsLfs2", "fat": "VfsFat"}[board["memory"]["filesystem"]],
+        "reset_cause": "PWRON_RESET",
+        "nics": [dict(zip(NIC, nic, strict=True)) for nic in expected["nics"]],
+    }
+    assert answer["overflow_policy"] == "DropNew"
     causes = {number: name for name, number in values["causes"].items()}
     assert answer["reset_causes"] == {str(number): causes.get(number) for number in range(7)}
     assert answer["secrets"] == [SECRET if board["port"] == "esp32" else None, None]

@@ -4,9 +4,12 @@ Reads JSON from stdin: what the board's modules return. Prints JSON: what the po
 what it has done to the board in `calls`.
 """
 
+import asyncio
 import json
 import sys
 from binascii import unhexlify
+
+from vedette.settings import Settings
 
 
 class Nic:
@@ -36,6 +39,20 @@ class Module:
     def __init__(self, **values):
         for name, value in values.items():
             setattr(self, name, value)
+
+
+class Agent:
+    """As much of the agent as a collector asks for."""
+
+    objects = True
+    since = {"SystemInformation": 0}
+
+    def __init__(self, port):
+        self.settings = Settings(port.defaults())
+        self.port = lambda: port
+
+    async def deliver(self, name, pieces, seconds):
+        self.event = json.loads("{" + "".join(pieces) + "}")
 
 
 def network(values):
@@ -79,6 +96,7 @@ def machine(values, calls):
     module.freq = lambda: tuple(frequency) if isinstance(frequency, list) else frequency
     module.reset_cause = lambda: values["reset_cause"]
     module.reset = lambda: calls.append("reset")
+    module.mem16 = {int(address, 16): number for address, number in values["mem16"].items()}
     for name, number in values["causes"].items():
         setattr(module, name, number)
     return module
@@ -106,12 +124,13 @@ def main(values):
     board.os = Module(
         getcwd=lambda: values["cwd"], statvfs=lambda path: tuple(values["statvfs"][path])
     )
+    from vedette.collectors import system_information
+
+    agent = Agent(board)
+    asyncio.run(system_information.Collector(agent).collect())
     result = {
-        "defaults": board.defaults(),
-        "operating_system": board.operating_system(),
-        "storage": board.storage(),
-        "hardware": board.hardware(),
-        "nics": board.nics(),
+        "overflow_policy": board.defaults()["NetworkActivity_OverflowPolicy"],
+        "event": agent.event,
         "reset_causes": {},
         "secrets": [board.secret(name) for name in ("connection", "nothing")],
     }
