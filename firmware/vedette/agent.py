@@ -159,7 +159,8 @@ class Agent:
 
     def hand_over(self):
         """Moves all that was collected into the outbox; False when it has no room for all."""
-        return all([collector.hand_over() for collector in self.running.values()])
+        attempt = self.scheduler.attempt
+        return all([attempt(name, each.hand_over) for name, each in self.running.items()])
 
     def restart(self, names):
         """Stops these collectors, and starts those that the settings want, as they want them."""
@@ -169,8 +170,9 @@ class Agent:
             if resident and not self.settings[name + "_Disabled"]:
                 self.since[name] = clock.uptime()
                 if name in self._resident:
+                    if self.scheduler.attempt(name, resident.start) is False:
+                        continue
                     self.running[name] = resident
-                    resident.start()
                 priority, period, longest = self.settings.schedule(name)
                 order = priority * len(COLLECTORS) + COLLECTORS.index(name)
                 self.scheduler.add(name, self.collect, period, order, longest)
@@ -180,7 +182,7 @@ class Agent:
             self.scheduler.remove(name)
             resident = self.running.pop(name, None)
             if resident:
-                resident.stop()
+                self.scheduler.attempt(name, resident.stop)
 
     async def _check_alerts(self, _):
         with Cold():

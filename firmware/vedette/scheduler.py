@@ -77,7 +77,7 @@ class Scheduler:
                 self.late_max_ms = max(self.late_max_ms, late)
                 now = self._uptime()
                 for hook in self._hooks:
-                    self._call(hook, now)
+                    self.attempt("a beat", hook, now)
                 if not self._round and any([job.due <= now for job in self._jobs]):
                     self._round = asyncio.create_task(self._run_due(now, after))
                 wait = time.ticks_diff(time.ticks_add(due, _BEAT_MS), self._ticks_ms())
@@ -99,13 +99,15 @@ class Scheduler:
                         self.errors += 1
                         log.failed(job.name, error)
             if after:
-                self._call(after)
+                self.attempt("a beat", after)
         finally:
             self._round = None
 
-    def _call(self, function, *args):
+    def attempt(self, name, function, *args):
+        """Returns what the function does; False when it raised, which is counted and logged."""
         try:
-            function(*args)
+            return function(*args)
         except Exception as error:
             self.errors += 1
-            log.failed("a beat", error)
+            log.failed(name, error)
+            return False

@@ -250,3 +250,33 @@ async def test_a_configuration_that_meets_an_error_goes_on():
         await asyncio.sleep_ms(1)
     assert agent.scheduler.errors == 1 and not agent._tasks[2].done()
     await agent.stop()
+
+
+class Failing:
+    """A collector that cannot start, or hand over, or stop."""
+
+    def start(self):
+        raise OSError(5)
+
+    hand_over = stop = start
+
+
+async def test_a_collector_that_cannot_start_does_not_stop_the_others():
+    client, agent = _start(store="failing")
+    agent._resident["Process"] = Failing()
+    client.push({"microAgent": {"Heartbeat_Disabled": False, "Process_CacheSize": 16}}, 1, True)
+    assert (await client.until(1))["microAgent"]["latest_state"] == "success"
+    assert agent.scheduler.errors == 1 and "Process" not in agent.running
+    assert await agent.collect("Heartbeat") and not await agent.collect("Process")
+    await agent.stop()
+    assert client.named("Heartbeat")
+
+
+async def test_what_others_collected_is_handed_over_where_one_cannot():
+    client, agent = _start(store="failing")
+    agent.running["Process"] = Failing()
+    _connect()
+    assert not agent.hand_over()
+    assert agent.scheduler.errors == 1 and agent.outbox.count == 1
+    await agent.stop()
+    assert client.named("ConnectionCreate") and agent.scheduler.errors == 3

@@ -37,11 +37,11 @@ class Collector(Base):
         )
         sockets.include_own = settings["NetworkActivity_AgentTraffic"] == "Include"
         self.interval()
-        self.agent.scheduler.every_beat(self._tick)
         if self.agent.system:
             from ..ports.traffic import Traffic
 
             self._others = Traffic(self.agent, self.table)
+        self.agent.scheduler.every_beat(self._tick)
 
     def stop(self):
         self.agent.scheduler.drop_hook(self._tick)
