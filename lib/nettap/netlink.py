@@ -22,6 +22,10 @@ _TIMEOUT_S = const(1)
 _RECEIVE = const(16384)  # the kernel fills as much as it is asked for
 _ANSWER = const(512)  # for one message
 _MAX_RECEIVES = const(256)
+_GET_ADDRESSES = const(22)  # RTM_GETADDR, linux/rtnetlink.h
+_IFADDRMSG = const(8)  # struct ifaddrmsg: family, prefix, flags, scope u8 each, then the interface
+_IFA_ADDRESS = const(1)  # the peer's, where there is also
+_IFA_LOCAL = const(2)
 
 
 def connect(protocol, groups=0):
@@ -104,3 +108,17 @@ def attributes(data, at, end):
             return
         yield kind, at + 4, at + size
         at += size + 3 & ~3
+
+
+def addresses():
+    """Yields (address, its interface's index, its scope) of all that this system has.
+
+    Scopes are 0 for one that is routed, and more for those that are not. Errors: OSError.
+    """
+    for data, at, end in dump(ROUTE, _GET_ADDRESSES, bytes(_IFADDRMSG)):
+        found = {}
+        for kind, start, stop in attributes(data, at + _IFADDRMSG, end):
+            found[kind] = data[start:stop]
+        address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+        if address:
+            yield address, struct.unpack_from("I", data, at + 4)[0], data[at + 3]

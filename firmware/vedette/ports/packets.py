@@ -25,7 +25,7 @@ _PACKETS_MAX = const(64)  # taken in one turn; then a pause, so that a flood doe
 _PAUSE_MS = const(50)
 _FLOWS_MAX = const(256)
 _LOOK_MS = const(1000)
-_INDEX = const(4)  # in struct sockaddr_ll and struct ifaddrmsg
+_INDEX = const(4)  # in struct sockaddr_ll
 _TYPE = const(10)
 _BROADCAST = const(1)
 _MULTICAST = const(2)
@@ -34,9 +34,6 @@ _IPV4 = const(20)  # bytes of the headers
 _IPV6 = const(40)
 _LOOPBACK = const(127)
 _LOCALHOST = b"\x7f\0\0\x01"
-_GET_ADDRESSES = const(22)  # RTM_GETADDR, linux/rtnetlink.h
-_IFA_ADDRESS = const(1)
-_IFA_LOCAL = const(2)
 
 # Classic BPF, linux/filter.h: code u16, instructions to skip if true u8, if false u8, operand u32.
 _FILTER = (
@@ -86,12 +83,7 @@ def _open():
 
 def _addresses():
     """{address: index of its interface} of what this system has now. Errors: OSError."""
-    return {
-        data[start:stop]: struct.unpack_from("I", data, at + _INDEX)[0]
-        for data, at, end in netlink.dump(netlink.ROUTE, _GET_ADDRESSES, bytes(8))
-        for kind, start, stop in netlink.attributes(data, at + 8, end)
-        if kind in (_IFA_ADDRESS, _IFA_LOCAL)
-    }
+    return {address: index for address, index, _ in netlink.addresses()}
 
 
 class Packets:

@@ -5,6 +5,7 @@ import sys
 
 from micropython import const
 
+from ..flows import address_text
 from . import lines
 
 _LINES_MAX = const(512)  # of one file
@@ -33,6 +34,8 @@ def defaults():
         "SystemInformation_HardwareVendor": _line(dmi + "sys_vendor"),
         "SystemInformation_HardwareModel": _line(dmi + "product_name")
         or _line("/proc/device-tree/model"),
+        "SystemInformation_HardwareSerialNumber": _line(dmi + "product_serial")  # for root only
+        or _line("/proc/device-tree/serial-number"),
         "SystemInformation_FirmwareVendor": _line(dmi + "bios_vendor"),
         "SystemInformation_FirmwareVersion": _line(dmi + "bios_version"),
     }
@@ -85,58 +88,22 @@ def reset_cause():
     return None
 
 
-def _dotted(number):
-    return "%d.%d.%d.%d" % (number >> 24, number >> 16 & 255, number >> 8 & 255, number & 255)
+def _addresses():
+    """{(index of its interface, its length in bytes): address}, what is routed before the rest."""
+    from nettap import netlink
 
-
-def _number(dotted):
-    number = 0
-    for part in dotted.split("."):
-        number = number << 8 | int(part)
-    return number
-
-
-def _swapped(text):
-    # /proc/net/route writes addresses as hexadecimal numbers in the machine's byte order.
-    return int("".join(text[i : i + 2] for i in range(6, -1, -2)), 16)
-
-
-def _ipv4_addresses():
-    """Returns {interface: address}: the local addresses by the interfaces' own routes."""
-    local = []
-    last = ""
-    for line in _lines("/proc/net/fib_trie"):
-        if "host LOCAL" in line:
-            local.append(_number(last))
-        elif "|-- " in line:
-            last = line.strip(" |-\n")
     found = {}
-    for line in _lines("/proc/net/route"):
-        fields = line.split()
-        if len(fields) > 7 and fields[7] not in ("Mask", "00000000"):
-            network, mask = _swapped(fields[1]), _swapped(fields[7])
-            for address in local:
-                if address & mask == network:
-                    found.setdefault(fields[0], _dotted(address))
+    try:
+        for address, index, scope in netlink.addresses():
+            known = found.get((index, len(address)))
+            if not known or scope < known[0]:
+                found[index, len(address)] = scope, address
+    except OSError:  # such as on macOS
+        pass
     return found
 
 
-def _ipv6_addresses():
-    """Returns {interface: address}; a link-local one only where there is no other."""
-    from ..flows import address_text
-
-    found = {}
-    for line in _lines("/proc/net/if_inet6"):
-        fields = line.split()
-        if len(fields) == 6:
-            text = address_text(bytes(int(line[i : i + 2], 16) for i in range(0, 32, 2)))
-            if fields[5] not in found or fields[3] == "00":
-                found[fields[5]] = text
-    return found
-
-
-def _nic_type(name):
-    folder = "/sys/class/net/" + name
+def _nic_type(name, folder):
     for entry in ("wireless", "phy80211"):
         try:
             os.stat(folder + "/" + entry)
@@ -154,18 +121,23 @@ def nics():
         names = sorted(os.listdir("/sys/class/net"))
     except OSError:
         return []
-    ipv4, ipv6 = _ipv4_addresses(), _ipv6_addresses()
-    return [
-        {
-            "type": _nic_type(name),
-            "name": name,
-            "ipv4_address": ipv4.get(name),
-            "ipv6_address": ipv6.get(name),
-            "mac": _line("/sys/class/net/%s/address" % name) or None,
-        }
-        for name in names
-        if name != "lo"
-    ][:_NICS_MAX]
+    found = _addresses()
+    return [_nic(name, found) for name in names if name != "lo"][:_NICS_MAX]
+
+
+def _nic(name, found):
+    folder = "/sys/class/net/" + name
+    index = int(_line(folder + "/ifindex") or 0)
+    ipv4, ipv6 = [
+        address_text(found[index, size][1]) if (index, size) in found else None for size in (4, 16)
+    ]
+    return {
+        "type": _nic_type(name, folder),
+        "name": name,
+        "ipv4_address": ipv4,
+        "ipv6_address": ipv6,
+        "mac": _line(folder + "/address") or None,
+    }
 
 
 def watchdog(seconds):
