@@ -42,7 +42,12 @@ def flows():
     table.drain(view)
     for flow in flowtable.unpack(view):
         ends = [flow[3] and address_text(flow[3]), flow[4], address_text(flow[5]), flow[6]]
-        found.append([_NAMES[flow[0]], "Out" if flow[1] else "In"] + ends + list(flow[7:10]))
+        found.append(
+            [_NAMES[flow[0]], "Out" if flow[1] else "In"]
+            + ends
+            + list(flow[7:10])
+            + [sockets.app_name(flow[2])]
+        )
     return {"flows": found, "errors": Agent.scheduler.errors + sockets.errors}
 
 

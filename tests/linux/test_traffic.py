@@ -120,6 +120,24 @@ def test_the_end_that_closes_first_is_told_exactly(
         ]
 
 
+def test_the_application_is_told_by_the_port_that_serves(watcher: Watcher) -> None:
+    for port, application in ((1883, "MQTT"), (8080, "HTTP")):
+        try:
+            server = socket.create_server(("127.0.0.1", port))
+        except OSError:
+            pytest.skip(f"port {port} is in use")
+        with server, socket.create_connection(("127.0.0.1", port)) as client:
+            client.send(b"hello")
+            with server.accept()[0] as peer:
+                assert peer.recv(5) == b"hello"
+                watcher.ask("look")
+        found = watcher.flows(port)
+        assert {(flow.direction, flow.application) for flow in found} == {
+            ("In", application),
+            ("Out", application),
+        }
+
+
 def test_ipv4_of_a_socket_of_ipv6_is_one_sighting_of_ipv4(watcher: Watcher) -> None:
     watcher.need("gone")
     watcher.need("packets")
@@ -212,8 +230,8 @@ def test_what_the_tap_reports_is_not_reported_again(watcher: Watcher) -> None:
         assert watcher.ask(f"udp {port}") == {"done": True}
         time.sleep(0.2)
         there, here = watcher.flows(port)
-        assert there[:2] == ("UDP", "In") and there[6:] == (8, 6, 2)
-        assert here[:2] == ("UDP", "Out") and here[6:] == (6, 8, 2)
+        assert there[:2] == ("UDP", "In") and there[6:9] == (8, 6, 2)
+        assert here[:2] == ("UDP", "Out") and here[6:9] == (6, 8, 2)
 
 
 def test_the_agents_own_connection_is_not_reported(watcher: Watcher) -> None:
@@ -257,7 +275,7 @@ def test_with_many_local_addresses_nothing_is_lost_but_some_of_their_names(
                 client.sendto(b"q" * 40, ("127.0.0.1", port))
         time.sleep(0.3)
         flows = [flow for flow in watcher.flows(port) if flow.direction == "Out"]
-    assert len(flows) == 20 and {flow[6:] for flow in flows} == {(0, 40, 1)}
+    assert len(flows) == 20 and {flow[6:9] for flow in flows} == {(0, 40, 1)}
     named = {flow.local for flow in flows} - {None}
     assert 10 <= len(named) < 20 and named < {f"127.0.1.{number}" for number in range(20)}
 

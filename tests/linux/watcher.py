@@ -59,6 +59,7 @@ class Flow(NamedTuple):
     bytes_in: int
     bytes_out: int
     hits: int
+    application: str | None = None
 
 
 class Process(NamedTuple):
