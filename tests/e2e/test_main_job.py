@@ -65,6 +65,21 @@ async def main():
     await asyncio.sleep(3600)
 """
 
+# A request to a host by its name, and a datagram over IPv6.
+NAMED_APP = """
+import asyncio, socket
+
+async def main():
+    client = socket.socket()
+    client.connect(socket.getaddrinfo("localhost", %d, socket.AF_INET, socket.SOCK_STREAM)[0][-1])
+    client.send(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    client.recv(100)
+    client.close()
+    sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sender.sendto(b"hello", socket.getaddrinfo("::1", 5353, socket.AF_INET6)[0][-1])
+    await asyncio.sleep(3600)
+"""
+
 LANES = [
     pytest.param((), id="64"),
     pytest.param(
@@ -131,6 +146,26 @@ def test_tcp_bytes_are_what_the_server_saw(
         size = echo.received[row["local_port"]]
         assert (row["bytes_out"], row["bytes_in"], row["hit_count"]) == (size, 2 * size, 1)
         assert (row["local_address"], row["remote_address"]) == ("127.0.0.1", "127.0.0.1")
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_flow_is_told_with_its_host_and_its_protocol(
+    hub: LocalHub, agent: Agent, lane: tuple[str, ...]
+) -> None:
+    device = f"named-{len(lane)}"
+    connection_string = hub.create_device(device)
+    hub.set_twin(device, {"microAgent": QUICK})
+    with tcp_echo() as echo:
+        agent.start(connection_string, NAMED_APP % echo.port, *lane)
+        records = hub.wait_events(
+            device, lambda found: flows_to(found, echo.port) and flows_to(found, 5353)
+        )
+    (http,), (mdns,) = flows_to(records, echo.port), flows_to(records, 5353)
+    assert http["extended_properties"] == {"host_name": "localhost"}
+    assert (http["application_protocol"], http["bytes_out"]) == ("HTTP", 18)
+    assert (mdns["remote_address"], mdns["local_address"]) == ("::1", "::1")
+    assert (mdns["application_protocol"], mdns["bytes_out"]) == ("mDNS", 5)
+    assert mdns["extended_properties"] is None
 
 
 def test_the_agent_does_not_report_its_own_connection(hub: LocalHub, agent: Agent) -> None:
