@@ -129,6 +129,21 @@ async def test_a_users_pack_is_found_and_run():
     assert "baseline_acme" not in sys.modules
 
 
+async def test_the_pack_of_the_documentation_runs():
+    with open(os.getenv("ROOT") + "/docs/baseline.md") as file:
+        pack = file.read().split("```python\n")[1].split("```")[0]
+    for reads, result, error in (
+        ("4", "Pass", None),
+        ("7", "Fail", "it is 7 bar"),
+        ("None", "Error", "the sensor does not answer"),
+    ):
+        with _Packs(pump="def read():\n    return " + reads, baseline_pump=pack):
+            found = await _results("documented")
+        sys.modules.pop("pump")
+        found = [entry for entry in found if entry]
+        assert [entry[:3] for entry in found] == [("ACME-1-Pump-1.1", result, error)], found
+
+
 async def test_a_pack_that_cannot_be_loaded_does_not_stop_the_others():
     short = 'CHECKS = """\nX-*\nPump-1.1|High|good\n"""\n'
     with open("baseline_notes.txt", "w") as file:
