@@ -11,6 +11,7 @@ from iothub import clock
 from micropython import const
 from nettap import netlink
 
+from .. import log
 from . import proc, process_events
 
 _PROBE_MAX = const(32)  # the latest ids, tried one by one: they may not be seen in /proc yet
@@ -24,6 +25,7 @@ def start(seen, polling_ms):
     try:
         return _Events(seen, process_events.listen())
     except OSError:  # not allowed, or a kernel or a container without them
+        log.info("may not see the kernel's process events: looks every %d ms" % polling_ms)
         return _Polling(seen, polling_ms)
 
 
