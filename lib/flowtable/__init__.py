@@ -105,8 +105,8 @@ def _counter(buf, word):
 class FlowTable:
     """A table of `slots` flows (16 to 256) under one of the two rules for a full table.
 
-    A cycle has room for flows of 15 distinct local addresses. Errors: ValueError for numbers out
-    of range.
+    A cycle has room for 15 distinct local addresses: flows of further ones are kept without.
+    Errors: ValueError for numbers out of range.
 
     count_in(token, size) and count_out(token, size) add bytes received or sent: they return 1, or
     0 for a stale token: `open` the flow again. They take no heap and do not raise; counters of
@@ -153,6 +153,8 @@ class FlowTable:
         if laddr:
             self._store(4 * _POOL + _ADDRESS * self._locals, laddr, len(laddr))
             local = self._local(self._locals)
+            if local > _MAX_LOCALS:
+                local = 0
         self._store(4 * _KEY, raddr or b"", len(raddr or b""))
         meta = kind << 14 | direction << 13 | app << 8 | local
         struct.pack_into("<3H", self._buf, 4 * _KEY + 2 * _RPORT, rport, lport, meta)
@@ -217,11 +219,7 @@ class FlowTable:
         # A slot for the key, plus one; 0 where the flow is refused.
         slot = self.live
         full = slot == self._slots
-        homeless = local > _MAX_LOCALS
-        if homeless or full and self._policy == DROP_NEW:
-            if homeless:
-                # The key says nothing of an address without a place: its end tells it apart.
-                place ^= self._buf[4 * _SLOTS - 1] << 8 | self._buf[4 * _SLOTS - 2]
+        if full and self._policy == DROP_NEW:
             self.refused_hits = min(self.refused_hits + 1, _MAX_COUNT)
             self.refused_flows = min(self.refused_flows + self._is_new(place), _MAX_COUNT)
             return 0

@@ -12,7 +12,7 @@ _REMOTES_MAX = const(8)
 
 
 class Own:
-    """Told by what the tap opens in `table`; `open` is for others.
+    """Told by what the tap opens in `table`; `open` is the table's method, for others.
 
     A socket that is open now is known by its inode. One that came and went between two looks is
     known by its flow, as the tap has just opened it, or, if it is the agent's own and passes by
@@ -21,7 +21,7 @@ class Own:
 
     def __init__(self, table):
         self._table = table
-        self._open = table.open
+        self.open = table.open
         table.open = self._opened
         self._flows = self._flows_before = self._inodes = set()
         self._remotes = []
@@ -34,12 +34,7 @@ class Own:
         if len(self._flows) < _FLOWS_MAX:
             remote = sock_diag.plain(raddr or b""), rport
             self._flows.add(lport if protocol == UDP else (lport,) + remote)
-        return self._open(protocol, direction, laddr, lport, raddr, rport, app)
-
-    def open(self, protocol, direction, laddr, *rest):
-        """The table's method. A flow whose local address is one too many for it has none."""
-        token = self._open(protocol, direction, laddr, *rest)
-        return token if token > 0 else self._open(protocol, direction, None, *rest)
+        return self.open(protocol, direction, laddr, lport, raddr, rport, app)
 
     def look(self):
         """Looks at what this process has open now. Errors: OSError without sock_diag."""
