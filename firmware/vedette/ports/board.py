@@ -20,7 +20,7 @@ _NONE = ("0.0.0.0", "::", "")
 _CAUSES = ("PWRON_RESET", "HARD_RESET", "WDT_RESET", "DEEPSLEEP_RESET", "SOFT_RESET")
 _MAC_BYTES = const(6)
 # Where an STM32 has the size of its flash, in KB: ST's FLASHSIZE_BASE. Elsewhere it could crash.
-_FLASH_KB = (("STM32F4", 0x1FFF7A22), ("STM32F76", 0x1FF0F442), ("STM32H74", 0x1FF1E880))
+_FLASH_KB = {"STM32F76": 0x1FF0F442, "STM32H74": 0x1FF1E880}
 _SECRET_MAX = const(512)
 _CRASHED = const(2)
 
@@ -75,25 +75,14 @@ def hardware():
     import machine
 
     frequency = machine.freq()  # STM32 has several, the CPU's first
-    if not isinstance(frequency, int):
-        frequency = frequency[0]
-    return frequency, _flash(), _file_system()
-
-
-def _flash():
-    import machine
-
     try:
         import esp
 
-        return esp.flash_size()
+        flash = esp.flash_size()
     except ImportError:
-        pass
-    chip = sys.implementation._machine.split(" with ")[-1]
-    for name, address in _FLASH_KB:
-        if chip.startswith(name):
-            return machine.mem16[address] << 10
-    return None
+        address = _FLASH_KB.get(sys.implementation._machine.split(" with ")[-1][:8])
+        flash = machine.mem16[address] << 10 if address else None
+    return frequency if isinstance(frequency, int) else frequency[0], flash, _file_system()
 
 
 def _file_system():
