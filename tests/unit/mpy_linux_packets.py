@@ -161,3 +161,18 @@ def test_no_message_of_the_kernel_is_an_error():
             assert 16 <= at <= end <= len(data)
             for _, start, stop in netlink.attributes(data, at, end):
                 assert at < start <= stop <= end
+
+
+def test_an_address_is_this_systems_and_not_its_peers():
+    body = struct.pack("BBBBI", 2, 32, 0, 0, 7)
+    peer, own = struct.pack("HH", 8, 1) + _THERE, struct.pack("HH", 8, 2) + _HERE
+    six = struct.pack("BBBBI", 10, 64, 0, 253, 7) + struct.pack("HH", 20, 1) + _HERE6
+    known = body + peer + own, body + own, six
+    plain = netlink.dump
+    try:
+        netlink.dump = lambda *_: [(data, 0, len(data)) for data in known]
+        assert list(netlink.addresses()) == [(_HERE, 7, 0), (_HERE, 7, 0), (_HERE6, 7, 253)]
+        known = [six[:size] for size in range(len(six))]  # none has a whole address
+        assert list(netlink.addresses()) == []
+    finally:
+        netlink.dump = plain
