@@ -164,6 +164,7 @@ class Outbox:
     def acknowledge(self, offset):
         """Counts one more part as done, and forgets the record after its last."""
         self._arena[offset + _DONE] += 1
+        self._arena[offset + _FLAGS] &= ~TRIED  # the next part was not
         self.revision += 1
         if self._arena[offset + _DONE] == self._arena[offset + _PARTS]:
             self.forget(offset)

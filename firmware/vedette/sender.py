@@ -152,7 +152,7 @@ class Sender:
             "$.mid": messages.uuid(outbox.header(offset)[-1], part),
             "$.ifid": _INTERFACE,
         }
-        again = [offset for offset, _ in chosen if outbox.mark(offset, TRIED)]
+        again = [offset for offset in {entry[0] for entry in chosen} if outbox.mark(offset, TRIED)]
         self.sent += 1
         self.retried += 1 if again else 0
 

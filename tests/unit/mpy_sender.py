@@ -5,7 +5,7 @@ import json
 
 from iothub import HubError, clock
 from vedette import messages
-from vedette.outbox import Outbox
+from vedette.outbox import TEXT, Outbox
 from vedette.sender import Sender
 from vedette.settings import Settings
 
@@ -134,6 +134,18 @@ async def test_what_is_not_acknowledged_is_sent_again_the_same():
     assert _names(client) == ["A", "B"] and outbox.count == 0
     assert client.events()[0]["Id"] == identity
     assert (sender.sent, sender.acknowledged, sender.retried) == (3, 1, 2)
+
+
+async def test_the_parts_of_an_event_are_no_retries_of_each_other():
+    client, outbox, sender = _make({"Message_MaxSize": 8192})
+    text = messages.head("A", "Security", "Periodic")
+    text = (text + "".join(messages.payload("text", [["x" * 3000]], False))).encode()
+    view = outbox.reserve(len(text), TEXT, 1, 0, 3, 0, 0, len(text), 0, 60, bytes(16))
+    view[: len(text)] = text
+    outbox.commit(len(text))
+    await sender.flush()
+    assert _names(client) == ["A"] * 3 and len(client.messages) == 2
+    assert (sender.sent, sender.acknowledged, sender.retried) == (2, 2, 0)
 
 
 async def test_nothing_is_tried_without_a_connection():
