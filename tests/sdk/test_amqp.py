@@ -18,6 +18,11 @@ pytestmark = pytest.mark.slow
 
 SASL = b"AMQP\x03\x01\x00\x00"
 CHOICE = bytes.fromhex("0000001c 02010000 005341 c00f 01 a309") + b"ANONYMOUS"
+PASSWORD = (
+    bytes.fromhex("0000001d 02010000 005341 c010 02 a305")
+    + b"PLAIN"
+    + bytes.fromhex("a006 00 75 00 53 41 53")
+)
 AMQP = b"AMQP\x00\x01\x00\x00"
 OPEN = bytes.fromhex("00000011 02000000 005310 c004 01 a101") + b"x"
 
@@ -44,11 +49,13 @@ def talk(hub: LocalHub, data: bytes) -> bytes:
 def test_random_bytes_do_no_harm(hub: LocalHub) -> None:
     chance = random.Random(5671)
     beginnings = [b"", SASL, SASL + CHOICE + AMQP, SASL + CHOICE + AMQP + OPEN, AMQP + OPEN]
+    beginnings += [SASL + PASSWORD, SASL + PASSWORD[:-3]]
     for _ in range(60):
         whole = chance.choice(beginnings) + chance.randbytes(chance.choice((1, 8, 100)))
         talk(hub, whole[: chance.randrange(1, len(whole) + 1)])
     assert talk(hub, SASL + CHOICE + AMQP + OPEN).startswith(SASL)
     assert AMQP in talk(hub, AMQP + OPEN)
+    assert AMQP not in talk(hub, SASL + PASSWORD + AMQP + OPEN)
     assert "Traceback" not in hub.log.read_text()
 
 

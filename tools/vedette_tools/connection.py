@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from vedette_tools.errors import CommandError, reason
-from vedette_tools.hub import sas
+from vedette_tools.hub import NAME, sas
 
 API_VERSION = "2021-04-12"
 TIMEOUT_S = 30
@@ -29,6 +29,10 @@ Json = dict[str, Any]
 
 class NotFound(CommandError):
     """The hub has no such thing."""
+
+
+class NotLocal(CommandError):
+    """Only the local hub can do this."""
 
 
 def state_directory() -> Path:
@@ -55,6 +59,12 @@ class HubConnection:
 
     def __init__(self, connection_string: str, ca: str | None, mqtt_port: int = 8883) -> None:
         fields = parse_connection_string(connection_string)
+        if "Endpoint" in fields:
+            raise CommandError(
+                "the hub's connection string is that of its Event Hub",
+                why="that is for `vedette events` alone",
+                next_step="set VEDETTE_HUB to the one of the service side",
+            )
         missing = {"HostName", "SharedAccessKeyName", "SharedAccessKey"} - set(fields)
         if missing:
             raise CommandError(
@@ -62,10 +72,11 @@ class HubConnection:
                 "of the service side, as `vedette hub up --json` prints it"
             )
         self.host = fields["HostName"]
-        self._policy = fields["SharedAccessKeyName"]
-        self._key = fields["SharedAccessKey"]
+        self.ca = ca
+        self.policy = fields["SharedAccessKeyName"]
+        self.key = fields["SharedAccessKey"]
         try:
-            sas.decode_key(self._key)
+            sas.decode_key(self.key)
         except sas.SasError as error:
             raise CommandError(f"the hub's connection string: {error}") from None
         self._mqtt_port = mqtt_port
@@ -82,7 +93,7 @@ class HubConnection:
     def find(cls) -> HubConnection:
         """Errors: CommandError."""
         if string := _string_from_environment():
-            return cls(string, os.environ.get("VEDETTE_HUB_CA"), _port_from_environment())
+            return cls(string, ca_from_environment(), _port_from_environment())
         path = state_directory() / "hub.json"
         try:
             document = json.loads(path.read_bytes())
@@ -103,14 +114,22 @@ class HubConnection:
                 f"{path} is damaged: start the hub again, which writes it anew"
             ) from None
 
+    @property
+    def name(self) -> str:
+        """The host, without a port."""
+        return self.host.partition(":")[0]
+
+    def token(self) -> str:
+        """What proves to be the service side, for an hour."""
+        return sas.make(self.host, self.key, policy=self.policy)
+
     def device_connection_string(self, record: Json) -> str:
         """What a device or module needs to connect; the port is in it unless it is 8883."""
-        host = self.host.partition(":")[0]
         port = "" if self._mqtt_port == 8883 else f":{self._mqtt_port}"
         module = f";ModuleId={record['moduleId']}" if "moduleId" in record else ""
         key = record["authentication"]["symmetricKey"]["primaryKey"]
         proof = f"SharedAccessKey={key}" if key else "x509=true"
-        return f"HostName={host}{port};DeviceId={record['deviceId']}{module};{proof}"
+        return f"HostName={self.name}{port};DeviceId={record['deviceId']}{module};{proof}"
 
     def request(
         self,
@@ -120,7 +139,8 @@ class HubConnection:
         headers: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT_S,
     ) -> Any:
-        """The answer's JSON, or None where it has none. Errors: CommandError, NotFound."""
+        """The answer's JSON, or None where it has none. Errors: CommandError, NotFound,
+        NotLocal."""
         content = None if body is None else json.dumps(body)
         with self._response(method, path, {}, content, headers or {}, timeout) as response:
             try:
@@ -130,7 +150,7 @@ class HubConnection:
         return json.loads(answer) if answer else None
 
     def lines(self, path: str, query: Mapping[str, Any]) -> Iterator[bytes]:
-        """The answer's lines as they come. Errors: CommandError."""
+        """The answer's lines as they come. Errors: CommandError, NotLocal."""
         with self._response("GET", path, query, None, {}, None) as response:
             try:
                 yield from response
@@ -150,17 +170,16 @@ class HubConnection:
         connection = http.client.HTTPSConnection(
             self.host, context=self._context, timeout=TIMEOUT_S
         )
-        authorization = sas.make(self.host, self._key, policy=self._policy)
         target = f"{path}?{urlencode({'api-version': API_VERSION, **query})}"
         try:
-            connection.request(
-                method, target, content, {"Authorization": authorization, **headers}
-            )
+            connection.request(method, target, content, {"Authorization": self.token(), **headers})
             if connection.sock:
                 connection.sock.settimeout(timeout)
             response = connection.getresponse()
+            if path.startswith(LOCAL) and response.getheader("Server") != NAME:
+                raise NotLocal(f"{self.host} is no local hub, and only that can do this")
             if response.status >= 400:
-                raise _error(response, self.host, path)
+                raise _error(response)
             yield response
         except ssl.SSLCertVerificationError as error:
             raise CommandError(
@@ -182,6 +201,12 @@ def identity_path(device: str, module: str | None) -> str:
     return quote(device, safe="") + below
 
 
+def event_hub_from_environment() -> dict[str, str] | None:
+    """The fields of VEDETTE_HUB where that is an Event Hub. Errors: CommandError."""
+    fields = parse_connection_string(_string_from_environment() or "")
+    return fields if "Endpoint" in fields else None
+
+
 def _string_from_environment() -> str | None:
     path = os.environ.get("VEDETTE_HUB_FILE")
     if not path:
@@ -192,6 +217,10 @@ def _string_from_environment() -> str | None:
         raise CommandError(f"cannot read VEDETTE_HUB_FILE, {path}", why=reason(error)) from None
 
 
+def ca_from_environment() -> str | None:
+    return os.environ.get("VEDETTE_HUB_CA")
+
+
 def _port_from_environment() -> int:
     text = os.environ.get("VEDETTE_HUB_MQTT_PORT", "8883")
     if not text.isdigit():
@@ -199,14 +228,15 @@ def _port_from_environment() -> int:
     return int(text)
 
 
-def _error(response: http.client.HTTPResponse, host: str, path: str) -> CommandError:
-    what, next_step = f"the hub answered {response.status} {response.reason}", ""
-    if response.status == 404 and path.startswith(LOCAL):
-        what = f"{host} is no local hub, and only that can do this"
-        next_step = "of Azure's hub, `az iot hub monitor-events` shows the events"
+def _error(response: http.client.HTTPResponse) -> CommandError:
+    what, why, next_step = f"the hub answered {response.status} {response.reason}", "", ""
     try:
         answer = json.loads(response.read())
-        what, next_step = answer["ExceptionMessage"], answer.get("NextStep", "")
+        # "ErrorCode:CODE;TEXT"; Azure's hub says in ExceptionMessage how its makers find the case.
+        what = answer["Message"].partition(";")[2] or answer["Message"]
+        why = answer.get("ExceptionMessage", "")
+        next_step = answer.get("NextStep", "")
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        pass  # not one of our hub's
-    return (NotFound if response.status == 404 else CommandError)(what, next_step=next_step)
+        pass  # an answer without these
+    kind = NotFound if response.status == 404 else CommandError
+    return kind(what, why="" if why == what else why, next_step=next_step)

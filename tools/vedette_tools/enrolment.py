@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from vedette_tools.connection import HubConnection, NotFound, identity_path
+from vedette_tools.connection import HubConnection, NotFound, NotLocal, identity_path
 from vedette_tools.errors import CommandError
 from vedette_tools.hub import sas
 
@@ -49,7 +49,7 @@ def made(service: dict[str, str], device: str, settings: Json) -> Json:
     hub = HubConnection.find()
     try:
         scope = hub.request("GET", "/vedette/provisioning")["scope"]
-    except NotFound:  # Azure's
+    except NotLocal:
         scope = None
     if scope != service["scope"]:
         raise CommandError(

@@ -15,7 +15,13 @@ import typer
 
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, done, show
-from vedette_tools.connection import HubConnection, state_directory
+from vedette_tools.connection import (
+    HubConnection,
+    NotLocal,
+    ca_from_environment,
+    event_hub_from_environment,
+    state_directory,
+)
 from vedette_tools.errors import CommandError
 
 app = typer.Typer(no_args_is_help=True, help="The local stand-in for Azure IoT Hub.")
@@ -38,7 +44,7 @@ def up(
         typer.Option(
             min=0,
             max=65535,
-            help="Take what service SDKs send by AMQP over TLS, on this port (theirs is 5671).",
+            help="Take service SDKs by AMQP over TLS on this port (theirs is 5671).",
         ),
     ] = None,
     daily_quota: Annotated[
@@ -102,22 +108,50 @@ def events(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print errors as JSON too.")] = False,
 ) -> None:
-    """Print the messages that devices sent, one JSON object a line."""
+    """Print the messages that devices sent, one JSON object a line.
+
+    Of Azure's hub too; there VEDETTE_HUB may also be the Event Hub-compatible connection string
+    of its built-in endpoint.
+    """
+    since = since.replace(tzinfo=UTC) if since else None
+    ordinary_ends = (KeyboardInterrupt,) if follow else ()
+    with contextlib.suppress(*ordinary_ends):
+        if named := event_hub_from_environment():
+            from vedette_tools.event_hub import Endpoint, Wanted, read  # slow to import
+
+            endpoint = Endpoint.named(named)
+        else:
+            hub = HubConnection.find()
+            try:
+                _print_local(hub, device, since, limit, follow)
+                return
+            except NotLocal:
+                from vedette_tools.event_hub import Endpoint, Wanted, read
+
+                endpoint = Endpoint.behind(hub)
+        read(endpoint, ca_from_environment(), Wanted(device, since, limit, follow), typer.echo)
+
+
+def _print_local(
+    hub: HubConnection,
+    device: str | None,
+    since: datetime | None,
+    limit: int | None,
+    follow: bool,
+) -> None:
     query: dict[str, Any] = {}
     if device:
         query["device"] = device
     if since:
-        query["since"] = int(since.replace(tzinfo=UTC).timestamp() * 1000)
+        query["since"] = int(since.timestamp() * 1000)
     if limit:
         query["last"] = limit
     if follow:
         query["follow"] = 1
-    ordinary_ends = (KeyboardInterrupt,) if follow else ()
-    with contextlib.suppress(*ordinary_ends):
-        for line in HubConnection.find().lines("/vedette/events", query):
-            sys.stdout.buffer.write(line)
-            if follow:
-                sys.stdout.flush()
+    for line in hub.lines("/vedette/events", query):
+        sys.stdout.buffer.write(line)
+        if follow:
+            sys.stdout.flush()
 
 
 @app.command()

@@ -9,6 +9,17 @@ from urllib.parse import quote, unquote
 
 Bag = dict[str, str | None]
 
+# System properties that a reader of events gets under other names: those of AMQP, and an
+# annotation of IoT Hub's. Source: Microsoft's "Create and read IoT Hub messages".
+NAMES_OF_EVENTS = {
+    "$.mid": "message-id",
+    "$.cid": "correlation-id",
+    "$.uid": "user-id",
+    "$.ct": "content-type",
+    "$.ce": "content-encoding",
+    "$.ifid": "iothub-interface-id",
+}
+
 
 def decode(bag: str) -> Bag:
     decoded: Bag = {}

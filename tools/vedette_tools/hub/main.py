@@ -22,7 +22,7 @@ from typing import Any
 
 from aiohttp import web
 
-from vedette_tools.hub import plugin, service
+from vedette_tools.hub import NAME, plugin, service
 from vedette_tools.hub.broker import BrokerConfig
 from vedette_tools.hub.certificates import Certificates
 from vedette_tools.hub.enrolments import DEFAULT_GROUP
@@ -99,7 +99,7 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
                 "mqtt_host": host,
                 "mqtt_port": mqtt_port,
                 "https_port": https_port,
-                **({"amqps_port": amqps_port} if amqps_port else {}),
+                **(_by_amqp(host, amqps_port, hub.owner_key) if amqps_port else {}),
                 "dps_host": provisioning_host,
                 "dps_port": mqtt_port,
                 "dps_scope": hub.provisioning.scope,
@@ -111,6 +111,14 @@ async def _run(options: Options, ready: Callable[[dict[str, Any]], None]) -> Non
             await stop.wait()
     finally:
         await hub.stop()
+
+
+def _by_amqp(host: str, port: int, key: str) -> dict[str, Any]:
+    policy = f"SharedAccessKeyName={service.POLICY};SharedAccessKey={key}"
+    return {
+        "amqps_port": port,
+        "event_hub_connection_string": f"Endpoint=sb://{host}/;{policy};EntityPath={NAME}",
+    }
 
 
 @contextlib.asynccontextmanager
@@ -132,12 +140,17 @@ async def _amqps(hub: Hub, certificates: Certificates, address: str, port: int |
         return
     try:
         from vedette_tools.hub.amqp import AmqpServer
+        from vedette_tools.hub.event_hub import EventHub
     except ImportError:
         raise HubStartError(
             "--amqps-port needs Qpid Proton: pip install 'vedette-tools[amqp]'"
         ) from None
-    check_token = functools.partial(service.check_token, owner_key=hub.owner_key)
-    server = AmqpServer(check_token, hub.send_to_device, hub.feedback)
+    server = AmqpServer(
+        functools.partial(service.opened_by, owner_key=hub.owner_key),
+        hub.send_to_device,
+        hub.feedback,
+        EventHub(hub.database, hub.events),
+    )
     await server.start(address, port, _tls(certificates))
     try:
         yield

@@ -2,6 +2,7 @@
 
 A token is `SharedAccessSignature sr={enc}&sig={enc}&se={unix seconds}[&skn={policy}]` with
 `sig = base64(HMAC-SHA256(base64-decoded key, sr + "\\n" + se))`, sr as it stands in the token.
+Event Hubs has the same, but signs with the key's text as it is.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ def decode_key(key: str) -> bytes:
 
 def derive_key(group_key: str, registration_id: str) -> str:
     """The key of one device of an enrolment group."""
-    return _sign(group_key, registration_id)
+    return _sign(decode_key(group_key), registration_id)
 
 
 def make(resource: str, key: str, lifetime: float = 3600, policy: str | None = None) -> str:
     """A token for a resource, valid for `lifetime` seconds from now."""
     encoded = quote(resource, safe="")
     expiry = str(int(time.time() + lifetime))
-    signature = quote(_sign(key, f"{encoded}\n{expiry}"), safe="")
+    signature = quote(_sign(decode_key(key), f"{encoded}\n{expiry}"), safe="")
     name = f"&skn={quote(policy, safe='')}" if policy else ""
     return f"{PREFIX}sr={encoded}&sig={signature}&se={expiry}{name}"
 
 
-def _sign(key: str, text: str) -> str:
-    digest = hmac.new(decode_key(key), text.encode(), hashlib.sha256).digest()
+def _sign(key: bytes, text: str) -> str:
+    digest = hmac.new(key, text.encode(), hashlib.sha256).digest()
     return base64.b64encode(digest).decode()
 
 
@@ -86,6 +87,13 @@ class Token:
         )
 
     def signed_with(self, key: str) -> bool:
+        return self._signed_with(decode_key(key))
+
+    def signed_with_text_of(self, key: str) -> bool:
+        """As Event Hubs signs."""
+        return self._signed_with(key.encode())
+
+    def _signed_with(self, key: bytes) -> bool:
         return hmac.compare_digest(_sign(key, self.signed).encode(), self.signature.encode())
 
     def covers(self, path: str) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,14 @@ CREATE INDEX IF NOT EXISTS cloud_message_by_device ON cloud_message (device, id)
 """
 
 
+PARTITIONS = ("0", "1")
+
+
+def partition_of(device: str) -> str:
+    """Which part of the events has a device's, as readers by Event Hubs see them."""
+    return PARTITIONS[zlib.crc32(device.encode()) % len(PARTITIONS)]
+
+
 class Event(NamedTuple):
     """A device's message; `bag` is its property bag as it came."""
 
@@ -70,6 +79,7 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.create_function("partition_of", 1, partition_of, deterministic=True)
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -243,6 +253,18 @@ class Store:
 
     def count_events(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])
+
+    def ends(self, partition: str) -> list[tuple[int, int]]:
+        """Number and time (ms) of a partition's first and last event; nothing without any."""
+        rows = [
+            self._db.execute(
+                "SELECT id, time_ms FROM event WHERE partition_of(device) = ?"
+                f" ORDER BY id {order} LIMIT 1",
+                (partition,),
+            ).fetchone()
+            for order in ("ASC", "DESC")
+        ]
+        return [row for row in rows if row]
 
     def event_before_last(self, count: int, device: str | None = None) -> int:
         """The number after which `count` events follow, or 0 where there are fewer."""
