@@ -7,15 +7,18 @@ import os
 import signal
 import socket
 import subprocess
+import types
 from pathlib import Path
 
 import pytest
 from hubfixture import COMMAND, LocalHub
 from mqttclient import Device
-from vedette_tools.errors import CommandError
+from otherhub import other_hub  # noqa: F401 - fixture
 
 
-def vedette(hub: LocalHub, *words: str) -> subprocess.CompletedProcess[str]:
+def vedette(
+    hub: LocalHub | types.SimpleNamespace, *words: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [COMMAND, *words], env=hub.env, capture_output=True, text=True, timeout=30
     )
@@ -27,7 +30,7 @@ def printed(hub: LocalHub, *words: str) -> str:
     return done.stdout.strip()
 
 
-def refused(hub: LocalHub, *words: str) -> str:
+def refused(hub: LocalHub | types.SimpleNamespace, *words: str) -> str:
     """What a command that fails says."""
     done = vedette(hub, *words)
     assert done.returncode == 1 and done.stdout == "", done
@@ -278,8 +281,14 @@ def test_keys_are_readable_by_their_owner_only(hub: LocalHub) -> None:
     assert hub.state.stat().st_mode & 0o077 == 0
 
 
-def test_another_hub_has_no_such_thing(hub: LocalHub) -> None:
-    """As Azure's answers to what only a local one has: 404, and no document of ours."""
-    with pytest.raises(CommandError) as error:
-        hub.service.request("GET", "/vedette/what-there-is-not")
-    assert "is no local hub" in error.value.what and "monitor-events" in error.value.next_step
+def test_another_hub_has_no_such_thing(
+    hub: LocalHub,
+    other_hub: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "hub").write_text(other_hub)
+    env = {**hub.env, "VEDETTE_HUB_FILE": str(tmp_path / "hub"), "VEDETTE_HUB_CA": str(hub.ca)}
+    hub_env = types.SimpleNamespace(env=env)
+    assert "is no local hub" in refused(hub_env, "hub", "statistics")
+    said = refused(hub_env, "device", "show", "d")
+    assert "error: There is no such device\n  why:  Tracking ID:" in said

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
 import os
-import re
 import signal
-import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from hubfixture import COMMAND, LocalHub
+from otherhub import other_hub  # noqa: F401 - fixture
 from vedette_tools.connection import parse_connection_string
 from vedette_tools.hub import sas
 
@@ -151,40 +148,16 @@ def test_a_reader_that_goes_away(hub: LocalHub, by_events: dict[str, str]) -> No
     assert len(done.stdout.splitlines()) == 1 and done.stderr == ""
 
 
-@pytest.fixture
-def no_local_hub(hub: LocalHub) -> Iterator[int]:
-    """A port of the hub's address where its service API would be, and something else answers, as
-    Azure's does to what it does not know."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.HTTPServer((hub.host, 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(hub.state / "server.pem", hub.state / "server.key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_address[1]
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_the_hub_says_where_its_events_are(
-    hub: LocalHub, no_local_hub: int, tmp_path: Path
+    hub: LocalHub,
+    other_hub: str,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     send(hub, "eh-6", "1")
-    string = hub.connection["service_connection_string"]
-    string = re.sub(r"HostName=[^;]+", f"HostName={hub.host}:{no_local_hub}", string)
-    env = environment(string, hub.ca, tmp_path)
+    env = environment(other_hub, hub.ca, tmp_path)
     assert events(env, "--device", "eh-6") == hub.events("eh-6")
     assert "is no local hub" in refused(env, "hub", "statistics")
-    wrong = string.partition("SharedAccessKey=")[0] + "SharedAccessKey=" + sas.new_key()
+    wrong = other_hub.partition("SharedAccessKey=")[0] + "SharedAccessKey=" + sas.new_key()
     said = refused(environment(wrong, hub.ca, tmp_path), "events")
     assert f"{hub.host} refuses the key" in said and "next: " in said
 
