@@ -80,8 +80,10 @@ def _string(value):
 
 def _secret(value):
     """A string, or where it is kept: {"nvs": name}, in the non-volatile storage of an ESP32."""
-    if not isinstance(value, dict):
-        return _string(value)
+    return str(_kept(value), "utf-8") if isinstance(value, dict) else _string(value)
+
+
+def _kept(value):
     name = _object(value, {"nvs": _string}, ("nvs",))["nvs"]
     found = ports.load().secret(name)
     if found is None:
@@ -97,9 +99,10 @@ def _paths(value):
 
 
 def _pair(value):
-    if len(_paths(value)) != 2:
+    if not isinstance(value, list) or len(value) != 2:
         raise ConfigError("must be two paths: of the certificate, and of its private key")
-    return value
+    certificate, key = value
+    return [_string(certificate), _kept(key) if isinstance(key, dict) else _string(key)]
 
 
 def _provisioning(value):

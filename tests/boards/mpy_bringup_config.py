@@ -17,7 +17,7 @@ class Port:
 
     @staticmethod
     def secret(name):
-        return SECRET if name == "connection" else None
+        return SECRET.encode() if name == "connection" else None
 
 
 ports.load = lambda: Port
@@ -68,6 +68,8 @@ def test_secrets_can_be_elsewhere():
 def test_who_the_device_is_can_be_said_in_other_ways():
     x509 = dict(GOOD, certificate=["cert.der", "key.der"])
     assert _read(x509) == dict(x509, ca=["root.der"])
+    x509["certificate"] = ["cert.der", {"nvs": "connection"}]
+    assert _read(x509)["certificate"] == ["cert.der", SECRET.encode()]
     dps = {"scope": "0ne1", "registration_id": "r", "key": {"nvs": "connection"}, "host": "h:1"}
     assert _read({"provisioning": dps, "ca": "root.der"})["provisioning"]["key"] == SECRET
     del dps["key"]
@@ -89,7 +91,10 @@ def test_each_mistake_is_named():
         ("connection_string", {"nvs": 1}, "connection_string nvs must be a string"),
         ("ca", ["root.der", 1], "ca must be a path, or a list of paths"),
         ("certificate", "cert.der", "certificate must be two paths"),
-        ("certificate", ["cert.der", 1], "certificate must be a path, or a list"),
+        ("certificate", ["cert.der", 1], "certificate must be a string"),
+        ("certificate", ["cert.der", "key.der", "x"], "certificate must be two paths"),
+        ("certificate", [{"nvs": "connection"}, "key.der"], "certificate must be a string"),
+        ("certificate", ["cert.der", {"nvs": "other"}], "certificate is not in this device's NVS"),
         ("provisioning", "0ne1", "provisioning must be an object"),
         ("provisioning", {"scope": "0ne1"}, "provisioning registration_id is missing"),
         ("provisioning", {"group_key": SECRET}, "provisioning scope is missing"),

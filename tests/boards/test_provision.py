@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
+import certificates
 import pytest
 from deskfixture import SECRET, Desk
 from hubfixture import LocalHub, hub, wait_for  # noqa: F401 - fixture
+from vedette_tools import device_certificate
 
 NVS = """
 class NVS:
     def __init__(self, namespace):
         self.name = "nvs-" + namespace
     def set_blob(self, key, value):
-        with open("%s-%s" % (self.name, key), "w") as file:
+        with open("%s-%s" % (self.name, key), "wb") as file:
             file.write(value)
+    def get_blob(self, key, buffer):
+        with open("%s-%s" % (self.name, key), "rb") as file:
+            return file.readinto(buffer)
     def commit(self):
         pass
 """
@@ -163,6 +170,147 @@ def test_a_provisioning_service_elsewhere(
     found = json.loads(desk.vedette("doctor", "--json", code=1))["findings"]
     (key,) = [each for each in found if each["name"] == "key"]
     assert "no hub yet" in key["says"]
+
+
+def shown(made: certificates.Certificate) -> tuple[str, ...]:
+    return "--certificate", str(made.certificate), "--key", str(made.key)
+
+
+def test_a_certificate_instead_of_a_key(desk: Desk, at_hub: LocalHub, tmp_path: Path) -> None:
+    name = f"x509-{os.urandom(3).hex()}"
+    (desk.project / "config.toml").write_text(f'board = "unix"\ndevice = "{name}"\n')
+    own = certificates.make(tmp_path, name)
+    report = provision(desk, *shown(own))
+    assert report["key"] == "device-key.der"
+    files = desk.files()
+    certificate, key = (path.read_bytes() for path in own.der)
+    assert files["device.der"] == certificate and files["device-key.der"] == key
+    desk.write_app("second")
+    assert desk.deploy()["state"] == "runs"
+    at_hub.wait_reported(name, lambda twin: "microAgent" in twin)
+    found = json.loads(desk.vedette("doctor", "--json"))["findings"]
+    assert {each["state"] for each in found} == {"good"}
+    assert "certificate" in [each["name"] for each in found]
+    assert "can read that file" in desk.vedette("provision", str(desk.project), *shown(own))
+    # What would leave a board that the hub refuses is refused here, and the board as it was.
+    before = desk.files()
+    other = certificates.make(tmp_path, name)
+    for words, said in (((), "--certificate and --key"), (shown(other), "another certificate")):
+        error = desk.vedette("provision", str(desk.project), *words, code=1)
+        assert f"{name} cannot prove itself so" in error and said in error
+    assert desk.files() == before
+    (desk.flash / "device.der").write_bytes(other.der[0].read_bytes())
+    found = json.loads(desk.vedette("doctor", "--json", code=1))["findings"]
+    assert "the board's certificate is not the hub's" in [each["says"] for each in found]
+
+
+def test_a_certificates_key_goes_where_no_file_shows_it(
+    desk: Desk, at_hub: LocalHub, tmp_path: Path
+) -> None:
+    name = f"x509-{os.urandom(3).hex()}"
+    (desk.project / "config.toml").write_text(f'board = "unix"\ndevice = "{name}"\n')
+    own = certificates.make(tmp_path, name)
+    assert provision(desk, *shown(own))["key"] == "device-key.der"
+    (desk.flash / "esp32.py").write_text(NVS)
+    assert provision(desk, *shown(own))["key"] == "NVS"
+    files = desk.files()
+    assert json.loads(files["config.json"])["certificate"] == [
+        "device.der", {"nvs": "private_key"}
+    ]  # fmt: skip
+    key = own.der[1].read_bytes()
+    assert [path for path, data in files.items() if key in data] == ["nvs-vedette-private_key"]
+    found = json.loads(desk.vedette("doctor", "--json"))["findings"]
+    assert {each["name"]: each["state"] for each in found}["certificate"] == "good"
+    (desk.flash / "nvs-vedette-private_key").unlink()
+    found = json.loads(desk.vedette("doctor", "--json", code=1))["findings"]
+    (finding,) = [each for each in found if each["name"] == "certificate"]
+    assert finding["says"] == "its private key is not on the board"
+
+
+def elliptic(folder: Path, name: str) -> certificates.Certificate:
+    """With a key as boards had better have: 121 bytes."""
+    made = certificates.Certificate(folder / "ec.pem", folder / "ec-key.pem")
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-subj", f"/CN={name}", "-keyout", made.key, "-out", made.certificate)  # fmt: skip
+    return made
+
+
+def test_a_module_with_a_certificate(desk: Desk, at_hub: LocalHub, tmp_path: Path) -> None:
+    name = f"x509-{os.urandom(3).hex()}"
+    text = f'board = "unix"\ndevice = "{name}"\nmodule = "m"\n'
+    (desk.project / "config.toml").write_text(text)
+    provision(desk, *shown(elliptic(tmp_path, name)))
+    desk.write_app("second")
+    assert desk.deploy()["state"] == "runs"
+    wait_for(lambda: at_hub.twin(name, "m")["properties"]["reported"].get("latest_state"), bool)
+
+
+def test_the_device_asks_for_its_hub_with_a_certificate(
+    desk: Desk, at_hub: LocalHub, tmp_path: Path
+) -> None:
+    name = at_local_hub(desk, at_hub)
+    report = provision(desk, *shown(certificates.make(tmp_path, name)))
+    assert report["settings"] is True and report["key"] == "device-key.der"
+    desk.write_app("second")
+    assert desk.deploy()["state"] == "runs"
+    assert registered(at_hub, name)["Heartbeat_Disabled"] is True
+    found = json.loads(desk.vedette("doctor", "--json"))["findings"]
+    assert {each["state"] for each in found} == {"good"}
+
+
+def test_a_certificate_for_a_provisioning_service_elsewhere(
+    desk: Desk, at_hub: LocalHub, tmp_path: Path
+) -> None:
+    name = self_provisioning(desk, "0ne1", "dps.example")
+    report = provision(desk, *shown(certificates.make(tmp_path, name)))
+    assert report["settings"] is False
+    config = json.loads(desk.files()["config.json"])
+    assert config["provisioning"] == {
+        "scope": "0ne1", "host": "dps.example", "registration_id": name
+    }  # fmt: skip
+    error = desk.vedette(
+        "provision", str(desk.project), *shown(certificates.make(tmp_path, "other")), code=4
+    )
+    assert "it is for other" in error and "common name" in error
+
+
+def openssl(*words: object) -> None:
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+
+def test_a_certificate_that_does_not_do(desk: Desk, at_hub: LocalHub, tmp_path: Path) -> None:
+    own, other = (certificates.make(tmp_path, "d") for _ in range(2))
+    ended = certificates.make(tmp_path, "d", days=-1)
+    encrypted, ed25519, none = tmp_path / "encrypted", tmp_path / "ed25519", tmp_path / "none"
+    openssl("rsa", "-in", own.key, "-aes256", "-passout", "pass:hush", "-out", encrypted)
+    openssl("genpkey", "-algorithm", "ed25519", "-out", ed25519)
+    before = desk.files()
+    for certificate, key, said in (
+        (own.certificate, other.key, "is not the key of"),
+        (ended.certificate, ended.key, "ended on"),
+        (own.key, own.key, "is not an X.509 certificate"),
+        (none, own.key, f"cannot read {none}"),
+        (own.certificate, none, f"cannot read {none}"),
+        (own.certificate, own.certificate, "is no private key that a board takes"),
+        (own.certificate, encrypted, "openssl pkey"),
+        (own.certificate, ed25519, "neither RSA nor"),
+    ):
+        words = ("--certificate", str(certificate), "--key", str(key))
+        assert said in desk.vedette("provision", str(desk.project), *words, code=4)
+    words = ("--key", str(own.key))
+    assert "give both" in desk.vedette("provision", str(desk.project), *words, code=2)
+    assert desk.files() == before
+
+
+def test_a_key_of_an_elliptic_curve(tmp_path: Path) -> None:
+    """In SEC1, as every MicroPython reads it."""
+    certificate, key = elliptic(tmp_path, "d")
+    own = device_certificate.load(certificate, key)
+    openssl("ec", "-in", key, "-outform", "der", "-out", tmp_path / "key.der")
+    assert own.key == (tmp_path / "key.der").read_bytes() and len(own.key) == 121
+    openssl("x509", "-in", certificate, "-outform", "der", "-out", tmp_path / "cert.der")
+    again = device_certificate.load(tmp_path / "cert.der", tmp_path / "key.der")
+    assert again == own and own.name == "d" and "key" not in repr(own)
 
 
 @pytest.mark.slow

@@ -132,7 +132,9 @@ def main(values):
         "overflow_policy": board.defaults()["NetworkActivity_OverflowPolicy"],
         "event": agent.event,
         "reset_causes": {},
-        "secrets": [board.secret(name) for name in ("connection", "nothing")],
+        "secrets": [
+            kept and kept.decode() for kept in map(board.secret, ("connection", "nothing"))
+        ],
     }
     for number in range(7):
         values["reset_cause"] = number

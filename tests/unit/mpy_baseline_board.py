@@ -1,6 +1,7 @@
 """Each check for boards passes, fails and is an error, on boards that stand-ins make up."""
 # timeout: 120
 
+import json
 import os
 import random
 import sys
@@ -387,3 +388,12 @@ def test_nothing_stays_loaded():
     before = set(sys.modules)
     look(None)
     assert set(sys.modules) == before
+
+
+def test_a_private_key_in_der_form_is_told_by_config_json():
+    for key, found in (
+        ("device-key.der", ("Fail", "device-key.der")),
+        ({"nvs": "private_key"}, ("Pass", None)),
+    ):
+        config = json.dumps({"certificate": ["device.der", key]}).encode()
+        assert look(later(config_json=config))["4.2"] == found

@@ -230,7 +230,7 @@ class BoardLink:
         )
         self.run(code, f"remove {path}")
 
-    def keep_secret(self, name: str, value: str) -> bool:
+    def keep_secret(self, name: str, value: str | bytes) -> bool:
         """Put a secret where no file shows it: the NVS of an ESP32. False where there is none."""
         code = (
             "try:\n import esp32\nexcept ImportError:print(0)\n"

@@ -31,6 +31,10 @@ class NotFound(CommandError):
     """The hub has no such thing."""
 
 
+class NoHub(CommandError):
+    """None was named, and there is no local one."""
+
+
 class NotLocal(CommandError):
     """Only the local hub can do this."""
 
@@ -91,7 +95,7 @@ class HubConnection:
 
     @classmethod
     def find(cls) -> HubConnection:
-        """Errors: CommandError."""
+        """Errors: CommandError, NoHub."""
         if string := _string_from_environment():
             return cls(string, ca_from_environment(), _port_from_environment())
         path = state_directory() / "hub.json"
@@ -101,7 +105,7 @@ class HubConnection:
                 document["service_connection_string"], document["ca"], document["mqtt_port"]
             )
         except FileNotFoundError:
-            raise CommandError(
+            raise NoHub(
                 "no hub found",
                 why=f"there is no {path}",
                 next_step="Start one with `vedette hub up`, or set VEDETTE_HUB to a service "

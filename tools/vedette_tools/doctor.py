@@ -14,7 +14,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from vedette_tools import boards, deployment, mpy, provisioning
-from vedette_tools.board_link import NVS, BoardLink, Facts, find_port
+from vedette_tools.board_link import NVS, BoardError, BoardLink, Facts, find_port
 from vedette_tools.connection import (
     HubConnection,
     NotFound,
@@ -28,7 +28,7 @@ SKEW_S = 300  # a token's times are believed that far apart
 TLS_PORT = 8883
 TLS_S = 10
 FLASH_MIN = 256_000  # two versions, journal and state
-NVS_MAX = 1024
+NVS_MAX = 2560
 STATE = "vedette-state"  # the agent's folder, unless config.json names another
 
 
@@ -47,6 +47,7 @@ def examine(port: str | None) -> Iterator[Finding]:
     config: dict[str, Any] | None = None
     device: dict[str, str] | None = None
     roots: list[bytes] = []
+    own: bytes | None = None
     try:
         target = find_port(port)
         with BoardLink(target) as link:
@@ -60,12 +61,15 @@ def examine(port: str | None) -> Iterator[Finding]:
                 roots = [data for path in _paths(config) if (data := link.read(path))]
                 yield _roots(config, roots)
                 device = _device(link, config)
+                if "certificate" in config:
+                    own, has_key = _own(link, config["certificate"])
+                    yield _certificate(own, has_key)
     except CommandError as error:
         yield Finding("port", BAD, f"{error.what}: {error.why}", error.next_step)
     if config:
         yield _key(config, device)
         yield _tls(device, roots)
-    yield from _hub(device)
+    yield from _hub(device, own)
 
 
 def _board(facts: Facts) -> Iterator[Finding]:
@@ -145,6 +149,45 @@ def _roots(config: dict[str, Any], roots: list[bytes]) -> Finding:
     return Finding("CA", GOOD, f"{len(roots)}, the last until {until:%Y-%m-%d}")
 
 
+def _certificate(own: bytes | None, has_key: bool) -> Finding:
+    """The device's own."""
+    again = "`vedette provision` with --certificate and --key"
+    if own is None or not has_key:
+        what = "its private key" if own else "it"
+        return Finding("certificate", BAD, f"{what} is not on the board", again)
+    from cryptography import x509
+
+    try:
+        until = x509.load_der_x509_certificate(own).not_valid_after_utc
+    except ValueError:
+        return Finding("certificate", BAD, "it is no certificate in DER form", again)
+    if until < datetime.now(UTC):
+        return Finding("certificate", BAD, f"it ended on {until:%Y-%m-%d}", again)
+    return Finding("certificate", GOOD, f"until {until:%Y-%m-%d}")
+
+
+def _own(link: BoardLink, pair: Any) -> tuple[bytes | None, bool]:
+    """The device's certificate, and whether its private key is there."""
+    try:
+        certificate, key = pair
+    except (TypeError, ValueError):
+        return None, False
+    if not isinstance(key, dict):
+        return link.read(str(certificate)), link.digest(str(key)) is not None
+    code = f"import esp32\nesp32.NVS({NVS!r}).get_blob({key.get('nvs')!r},bytearray({NVS_MAX}))"
+    try:
+        link.run(code, "find its private key")
+    except BoardError:
+        return link.read(str(certificate)), False
+    return link.read(str(certificate)), True
+
+
+def _is_known(own: bytes, authentication: dict[str, Any]) -> bool:
+    from vedette_tools.device_certificate import is_known
+
+    return is_known(own, authentication)
+
+
 def _device(link: BoardLink, config: dict[str, Any]) -> dict[str, str] | None:
     """Who the board is, as the fields of a connection string; None where that is not whole."""
     if provisioning := config.get("provisioning"):
@@ -207,7 +250,7 @@ def _tls(device: dict[str, str] | None, roots: list[bytes]) -> Finding:
         )
 
 
-def _hub(device: dict[str, str] | None) -> Iterator[Finding]:
+def _hub(device: dict[str, str] | None, own: bytes | None) -> Iterator[Finding]:
     try:
         hub = HubConnection.find()
         name = device["DeviceId"] if device else "doctor"
@@ -232,6 +275,10 @@ def _hub(device: dict[str, str] | None) -> Iterator[Finding]:
         yield Finding("device", BAD, f"{name} is disabled at the hub", "enable it there")
     elif "SharedAccessKey" in device and device["SharedAccessKey"] not in keys.values():
         yield Finding("device", BAD, "the board's key is not the hub's", "`vedette provision`")
+    elif own and not _is_known(own, record["authentication"]):
+        yield Finding(
+            "device", BAD, "the board's certificate is not the hub's", "`vedette provision` tells"
+        )
     else:
         state = str(record.get("connectionState", "unknown")).lower()
         proof = "has this key" if "SharedAccessKey" in device else "is there"

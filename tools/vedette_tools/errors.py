@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# Exit codes. 2 is Typer's, for wrong usage.
+# Exit codes.
 FAILED = 1
+USAGE = 2  # as Typer's
 NO_BOARD = 3
 INVALID = 4  # a project, a board's description or a list of devices
 ROLLED_BACK = 5

@@ -32,7 +32,11 @@ APP = "app.py"
 TEXTS = ("board", "device", "module")
 TABLES = ("agent", "network", "provisioning", "settings")
 # What `vedette provision` adds, which this file is not to hold.
-ADDED = {"network": ("password",), "provisioning": ("key", "registration_id")}
+ADDED = {
+    "agent": ("connection_string", "certificate"),
+    "network": ("password",),
+    "provisioning": ("key", "registration_id"),
+}
 
 CHECK = """
 import json, sys

@@ -77,7 +77,7 @@ def check_station(facts):
         raise RuntimeError("the application connects: what the network asks for is not known")
     password = network.get("password") or ""
     if isinstance(password, dict):  # {"nvs": name}
-        password = facts.agent.port().secret(password["nvs"]) or ""
+        password = facts.agent.port().secret(password["nvs"])
     return "it is open" if not password else "WEP is possible" if len(password) < 8 else ""
 
 

@@ -21,7 +21,7 @@ _CAUSES = ("PWRON_RESET", "HARD_RESET", "WDT_RESET", "DEEPSLEEP_RESET", "SOFT_RE
 _MAC_BYTES = const(6)
 # Where an STM32 has the size of its flash, in KB: ST's FLASHSIZE_BASE. Elsewhere it could crash.
 _FLASH_KB = {"STM32F76": 0x1FF0F442, "STM32H74": 0x1FF1E880}
-_SECRET_MAX = const(512)
+_SECRET_MAX = const(2560)  # a private key of RSA 4096 is as long
 _CRASHED = const(2)
 
 
@@ -172,13 +172,13 @@ def watchdog(seconds):
 
 
 def secret(name):
-    """The string kept under that name in NVS, which no file shows; None where there is none."""
+    """The bytes kept under that name in NVS, which no file shows; None where there are none."""
     try:
         import esp32
 
         kept = bytearray(_SECRET_MAX)
         size = esp32.NVS("vedette").get_blob(name, kept)
-        return str(kept[:size], "utf-8")
+        return bytes(kept[:size])
     except (ImportError, OSError):
         return None
 

@@ -146,7 +146,7 @@ def watchdog(seconds):
 
 
 def secret(name):
-    """The string kept under that name out of the file system; None: a host has no such place."""
+    """The bytes kept under that name out of the file system; None: a host has no such place."""
     return None
 
 

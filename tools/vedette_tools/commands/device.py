@@ -55,7 +55,8 @@ def create(
     body: dict[str, Any] = {"deviceId": device, **({"moduleId": module} if module else {})}
     if certificate:
         thumbprint = hashlib.sha256(_der(certificate)).hexdigest()
-        body["authentication"] = {"x509Thumbprint": {"primaryThumbprint": thumbprint}}
+        prints = {"primaryThumbprint": thumbprint}
+        body["authentication"] = {"type": "selfSigned", "x509Thumbprint": prints}
     elif ca_signed:
         body["authentication"] = {"type": "certificateAuthority"}
     record = hub.request("PUT", _path(device, module), body)
