@@ -92,7 +92,7 @@ def test_a_list_that_does_not_do(tmp_path: Path, name: str, text: str, says: str
 
 def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
     path = projects(tmp_path, "a")
-    assert "no command for a fleet" in vedette(path, "monitor", code=1)
+    assert "no command for a fleet" in vedette(path, "monitor", code=2)
     assert "'board' is no column; there are device, at" in vedette(
         path, "check", "{board}", code=4
     )

@@ -89,7 +89,7 @@ def test_it_goes_on_when_the_board_is_back(desk: Desk, monitor: Monitor) -> None
 
 @pytest.mark.slow
 def test_a_level_that_is_none(desk: Desk) -> None:
-    error = desk.vedette("monitor", "--level", "warn", code=1)
+    error = desk.vedette("monitor", "--level", "warn", code=2)
     assert "did you mean warning?" in error
 
 

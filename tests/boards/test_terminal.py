@@ -54,6 +54,11 @@ class Terminal:
     def wait(self, text: str, *, coloured: bool = False) -> str:
         return str(wait_for(lambda: self.screen(coloured=coloured), lambda said: text in said))
 
+    def record(self, log: Path) -> Path:
+        """From now on all that is shown goes there too, however short it is seen."""
+        self._run("pipe-pane", f"cat > {log}")
+        return log
+
     def close(self) -> None:
         self._run("kill-server")
 
@@ -119,9 +124,14 @@ def test_a_fleet_goes_on_where_it_was_interrupted(terminal: Terminal, tmp_path: 
 
 
 @pytest.mark.slow
-def test_what_takes_long_shows_how_far_it_is(terminal: Terminal, bare: Desk) -> None:
+def test_what_takes_long_shows_how_far_it_is(
+    terminal: Terminal, bare: Desk, tmp_path: Path
+) -> None:
     bare.write_app("first")
+    log = terminal.record(tmp_path / "shown")
     terminal.command(f"clear; vedette deploy {bare.project} --port {bare.board.port}")
     terminal.wait("sending ━")
     said = terminal.wait("vedette provision")
-    assert "━" not in said  # it is gone when it is done
+    assert "━" not in said and "starting" not in said  # it is gone when it is done
+    steps = re.findall("comparing|sending|starting the board", log.read_text())
+    assert list(dict.fromkeys(steps)) == ["comparing", "sending", "starting the board"]

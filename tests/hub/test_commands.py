@@ -162,7 +162,9 @@ def test_call_and_send(hub: LocalHub) -> None:
         answer, _ = caller.communicate(timeout=30)
         assert json.loads(answer) == {"status": 201, "payload": {"a": 1}}
         assert "not JSON" in refused(hub, "device", "call", "k-7", "echo", "{")
-    assert "not online" in refused(hub, "device", "call", "k-7", "echo")
+    said = refused(hub, "device", "call", "k-7", "echo")
+    assert "not online" in said and "next: `vedette device list`" in said
+    assert "there is no device 'k-7-2'" in refused(hub, "device", "call", "k-7-2", "echo")
 
 
 def test_the_hub_is_found_by_its_connection_string(hub: LocalHub) -> None:

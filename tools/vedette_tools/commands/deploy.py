@@ -12,7 +12,7 @@ from vedette_tools import deployment, mpy, project, provisioning, rom
 from vedette_tools.board_link import BoardLink, find_port
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, Port
-from vedette_tools.commands.progress import bar
+from vedette_tools.commands.progress import bar, busy
 from vedette_tools.deployment import Plan, Start
 from vedette_tools.errors import FAILED, ROLLED_BACK, CommandError
 
@@ -48,12 +48,13 @@ def put(
 ) -> dict[str, Any]:
     """Deploys; returns the report. Errors: CommandError."""
     with BoardLink(port) as link:
-        facts = link.facts()
-        march = mpy.architecture_named(facts.mpy, f"the board on {port}")
-        if made:
-            provisioning.check_board(made.board, facts, port)
-        files = deployment.files_for(march, made.folder if made else None)
-        plan = (deployment.rom_plan if romfs else deployment.make_plan)(link, files)
+        with busy("comparing"):
+            facts = link.facts()
+            march = mpy.architecture_named(facts.mpy, f"the board on {port}")
+            if made:
+                provisioning.check_board(made.board, facts, port)
+            files = deployment.files_for(march, made.folder if made else None)
+            plan = (deployment.rom_plan if romfs else deployment.make_plan)(link, files)
         if romfs:
             rom.check_room(link, rom.image(files))
         report = _report(port, facts.machine, plan)
@@ -75,7 +76,8 @@ def put(
 def _start(link: BoardLink, saved: deployment.Saved) -> dict[str, str]:
     """Starts what was deployed, and puts back what was before where it does not come up."""
     configured = link.digest(provisioning.CONFIG) is not None
-    state, said = deployment.start(link, START_S)
+    with busy("starting the board"):
+        state, said = deployment.start(link, START_S)
     if not configured:
         said = "there is no config.json yet: `vedette provision` makes it"
         return {"state": "unconfigured", "says": said}
@@ -93,7 +95,7 @@ def _start(link: BoardLink, saved: deployment.Saved) -> dict[str, str]:
 @user_errors
 def uninstall(port: Port = None, as_json: AsJson = False) -> None:
     """Remove the agent from a board. Its config.json and the agent's state stay."""
-    with BoardLink(find_port(port)) as link:
+    with busy("removing"), BoardLink(find_port(port)) as link:
         removed = deployment.uninstall(link)
     if as_json:
         typer.echo(json.dumps({"removed": removed}))

@@ -19,7 +19,7 @@ from vedette_tools.connection import (
     NotFound,
     identity_path,
 )
-from vedette_tools.errors import CommandError
+from vedette_tools.errors import FAILED, CommandError
 
 app = typer.Typer(no_args_is_help=True, help="Devices, and their modules, in the hub.")
 
@@ -108,7 +108,10 @@ def call(
     ] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Call a direct method of a connected device, and print its status and payload as JSON."""
+    """Call a direct method of a connected device, and print its status and payload as JSON.
+
+    Fails when the status is 400 or more.
+    """
     body = {
         "methodName": method,
         "payload": _json(payload),
@@ -117,6 +120,8 @@ def call(
     path = f"/twins/{identity_path(device, module)}/methods"
     answer = HubConnection.find().request("POST", path, body, timeout=timeout + TIMEOUT_S)
     show(answer, as_json=as_json)
+    if answer["status"] >= 400:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from rich.text import Text
 from vedette_tools import doctor as examiner
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, Port
+from vedette_tools.commands.progress import busy
 from vedette_tools.errors import FAILED
 
 STYLES = {
@@ -26,7 +27,8 @@ STYLES = {
 @user_errors
 def doctor(port: Port = None, as_json: AsJson = False) -> None:
     """Look at the board, its configuration and the hub. Fails when something is bad."""
-    found = list(examiner.examine(port))
+    with busy("looking at the board and the hub"):
+        found = list(examiner.examine(port))
     if as_json:
         typer.echo(json.dumps({"findings": [dataclasses.asdict(each) for each in found]}))
     else:

@@ -36,7 +36,7 @@ def flash(
         target = find_port(port)
         flashing.flash(chosen, firmware, target, erase=erase)
         report: dict[str, Any] = {"board": board, "port": target, "state": "flashed"}
-        text = f"{firmware.name} is on the board at {target}. Next: `vedette deploy`"
+        text = f"{firmware.name} is on the board at {target}. Next: `vedette provision`"
     else:
         todo = flashing.steps(chosen, firmware)
         report = {"board": board, "state": "by hand", "steps": todo}

@@ -15,7 +15,7 @@ from rich.table import Table
 from vedette_tools import fleet as model
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson
-from vedette_tools.errors import PARTLY, CommandError
+from vedette_tools.errors import PARTLY, USAGE, CommandError
 
 # Commands that end by themselves and tell what they did as JSON.
 COMMANDS = ("check", "deploy", "doctor", "estimate", "flash", "provision", "uninstall")
@@ -41,7 +41,9 @@ def fleet(
     """
     if command[0] not in COMMANDS:
         raise CommandError(
-            f"{command[0]!r} is no command for a fleet", why=f"there are {', '.join(COMMANDS)}"
+            f"{command[0]!r} is no command for a fleet",
+            why=f"there are {', '.join(COMMANDS)}",
+            code=USAGE,
         )
     rows = model.read(devices)
     progress = model.Progress(devices, command)

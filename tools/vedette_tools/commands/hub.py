@@ -15,6 +15,7 @@ import typer
 
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, done, show
+from vedette_tools.commands.progress import busy
 from vedette_tools.connection import (
     HubConnection,
     NotLocal,
@@ -128,7 +129,8 @@ def events(
             except NotLocal:
                 from vedette_tools.event_hub import Endpoint, Wanted, read
 
-                endpoint = Endpoint.behind(hub)
+                with busy(f"asking {hub.name} where its events are"):
+                    endpoint = Endpoint.behind(hub)
         read(endpoint, ca_from_environment(), Wanted(device, since, limit, follow), typer.echo)
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from vedette_tools.board_link import BAUD, find_port, read_lines
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, Port
-from vedette_tools.errors import CommandError, did_you_mean
+from vedette_tools.errors import USAGE, CommandError, did_you_mean
 
 LEVELS = ("error", "warning", "info")
 STYLES = {"error": "red", "warning": "yellow", "info": "green"}
@@ -37,7 +37,9 @@ def monitor(
 ) -> None:
     """Show what a board says until Ctrl-C; wait for it when it is unplugged."""
     if level not in LEVELS:
-        raise CommandError(f"{level!r} is no level", why=did_you_mean(level, LEVELS))
+        raise CommandError(
+            f"{level!r} is no level", next_step=did_you_mean(level, LEVELS), code=USAGE
+        )
     shown = LEVELS[: LEVELS.index(level) + 1]
     watch(find_port(port), shown, reset=reset, as_json=as_json)
 

@@ -14,6 +14,7 @@ from vedette_tools import enrolment, project, provisioning
 from vedette_tools.board_link import BoardLink, find_port
 from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, Port, Project
+from vedette_tools.commands.progress import busy
 from vedette_tools.connection import HubConnection
 from vedette_tools.errors import USAGE, CommandError
 from vedette_tools.roots import der_files
@@ -65,7 +66,7 @@ def provision(
     roots = der_files(ca)
     password = _password(made)
     target = find_port(port)
-    with BoardLink(target) as link:
+    with busy(f"provisioning {name}"), BoardLink(target) as link:
         provisioning.check_board(made.board, link.facts(), target)
         identity, where = (_enrolled if made.provisioning else _created)(made, name, own)
         place = provisioning.configure(link, made, identity, password, roots, own)

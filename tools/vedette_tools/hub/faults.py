@@ -17,6 +17,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from vedette_tools.errors import did_you_mean
 from vedette_tools.hub.broker import Broker, Listener
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.relay import LOSS_MAX, Relay
@@ -55,7 +56,8 @@ class Faults:
         """Begin a fault; `for` in the request is how many seconds it lasts. One of the kind that
         is active is ended first. Errors: RequestError."""
         if kind not in self._kinds:
-            raise RequestError(404, f"there is no fault {kind!r}: {', '.join(self._kinds)}")
+            next_step = did_you_mean(kind, self._kinds)
+            raise RequestError(404, f"there is no fault {kind!r}", next_step)
         duration = _number(request, "for", DURATION_MAX_S, default=None)
         async with self._changing:
             await self._end(kind)

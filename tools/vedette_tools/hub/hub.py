@@ -158,7 +158,11 @@ class Hub:
         """Close an identity's connection. Errors: RequestError (404)."""
         session = self.sessions.of(identity)
         if session is None:
-            raise RequestError(404, f"{identity} is not connected")
+            raise RequestError(
+                404,
+                f"{identity} is not connected",
+                "`vedette device list` shows those that are",
+            )
         self._kick(session)
 
     # --- what comes from the broker ---

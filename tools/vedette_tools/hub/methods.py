@@ -85,7 +85,9 @@ class Methods:
         session = ready()
         if session is None:
             raise RequestError(
-                404, f"{identity} is not online: not connected, or not subscribed to methods"
+                404,
+                f"{identity} is not online: not connected, or not subscribed to methods",
+                "`vedette device list` shows those that are connected",
             )
         return session
 

@@ -163,9 +163,9 @@ async def query(request: web.Request) -> web.Response:
 async def invoke_method(request: web.Request) -> web.Response:
     hub = request.app[HUB]
     await hub.take_in()
-    response = web.json_response(
-        await hub.methods.invoke(identity_of(request), await body_of(request))
-    )
+    identity = identity_of(request)
+    hub.identities.record(identity)  # or there is none
+    response = web.json_response(await hub.methods.invoke(identity, await body_of(request)))
     await hub.charge(request.content_length or 0, response.content_length or 0)
     return response
 
