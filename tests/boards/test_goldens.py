@@ -67,6 +67,7 @@ SAID = {
     "events without a hub": "events",
     "method without a hub": "method d name",
     "simulate which device": "simulate",
+    "simulate which device, as JSON": "simulate --json",
 }  # fmt: skip
 
 
@@ -91,12 +92,7 @@ def commands(
 
 ROOT_COMMAND = typer.main.get_command(build())
 ALL = [path for path, _ in commands(ROOT_COMMAND)]
-# `simulate` becomes MicroPython: what it prints is the board's.
-LEAVES = [
-    path
-    for path, command in commands(ROOT_COMMAND)
-    if not hasattr(command, "commands") and path != ("simulate",)
-]
+LEAVES = [path for path, command in commands(ROOT_COMMAND) if not hasattr(command, "commands")]
 
 
 def said(*words: str) -> str:

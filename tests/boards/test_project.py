@@ -30,11 +30,26 @@ def written(folder: Path, text: str, app: str = "") -> Path:
 
 @pytest.mark.parametrize("board", boards.names())
 def test_what_init_makes_is_right(tmp_path: Path, board: str) -> None:
-    vedette("init", tmp_path / "p", "-b", board, "-d", 'a "device"', "--wifi", "at home")
+    has_wifi = board != "unix" and "wifi" in boards.load(board).interfaces
+    wifi = ("--wifi", 'at "home"') if has_wifi else ()
+    vedette("init", tmp_path / "p", "-b", board, "-d", "it's", *wifi)
     made = project.load(tmp_path / "p")
-    assert made.board.name == board and made.device == 'a "device"'
+    assert made.board.name == board and made.device == "it's"
     if made.config:
         assert made.config["network"]["type"] in made.board.interfaces
+    if wifi:
+        assert made.config["network"]["ssid"] == 'at "home"'
+
+
+def test_init_makes_nothing_that_does_not_do(tmp_path: Path) -> None:
+    where = tmp_path / "p"
+    said = vedette("init", where, "-b", "NUCLEO_F767ZI", "-d", "d", "--wifi", "s", code=4)
+    assert "NUCLEO_F767ZI joins no Wi-Fi" in said and "ethernet" in said
+    assert "joins no Wi-Fi" in vedette(
+        "init", where, "-b", "unix", "-d", "d", "--wifi", "s", code=4
+    )
+    assert "'a b' is no id" in vedette("init", where, "-b", "unix", "-d", "a b", code=4)
+    assert not where.exists()
 
 
 def test_init_overwrites_nothing(tmp_path: Path) -> None:
@@ -54,6 +69,8 @@ def test_init_asks_only_a_person(tmp_path: Path) -> None:
         ("x = \n", 3, "Invalid value"),
         ("boards = 1\n", 3, "boards is no key here; did you mean board?"),
         ("network = 1\n", 3, "network must be a table"),
+        ('module = "m n"\n', 3, "module: 'm n' is no id"),
+        ('[agent]\ncertificate = ["c", "k"]\n', 4, "keep it out"),
         ("[agent]\n\nwatchdog = true\n", 5, "watchdog must be an integer"),
         ("[agent]\ncolour = 1\n", 4, "colour is no key"),
         ('[network]\ntype = "wifi"\n', 3, "ssid is missing"),

@@ -94,6 +94,9 @@ def test_the_shell_completes(terminal: Terminal) -> None:
     assert "flash" in said
     terminal.type("ee", "Tab")
     terminal.wait("vedette fleet")
+    terminal.type("", "C-u")
+    terminal.type("clear; vedette flash RPI_PICO2", "Tab")
+    terminal.wait("RPI_PICO2_W")
 
 
 @pytest.mark.slow

@@ -134,6 +134,15 @@ def test_a_config_file_for_simulate_that_is_not_json(agent: Agent) -> None:
     assert "is not JSON" in agent.log and "Traceback" not in agent.log
 
 
+def test_what_a_simulated_board_says_as_json(hub: LocalHub, agent: Agent) -> None:
+    agent.start(hub.create_device("json"), "async def main():\n    print('hello')\n", "--json")
+    agent.wait_log("connected")
+    assert agent.stop() == 0
+    told = [json.loads(line) for line in agent.log.splitlines()]
+    said = [(line["level"], line["text"]) for line in told]
+    assert (None, "hello") in said and ("info", "connected") in said
+
+
 @pytest.mark.parametrize("ending", ["return", "raise ValueError('oops')", "1 / 0"])
 def test_an_application_that_ends(hub: LocalHub, agent: Agent, ending: str) -> None:
     device = f"ends-{ending[:5].strip()}".replace(" ", "").replace("/", "")

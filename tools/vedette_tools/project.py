@@ -25,6 +25,8 @@ from typing import Any
 
 from vedette_tools import boards, mpy
 from vedette_tools.errors import INVALID, CommandError, did_you_mean, reason
+from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.identity import Identity
 from vedette_tools.programs import installed
 
 CONFIG = "config.toml"
@@ -137,6 +139,8 @@ def _shape(document: dict[str, Any], finder: _Lines) -> list[Problem]:
             found.append(finder.problem("", key, f"{key} must be a string"))
         elif key not in document and key != "module":
             found.append(finder.problem("", key, f'{key} is missing: {key} = "..."'))
+        elif key in document and key != "board" and (why := not_an_id(document[key])):
+            found.append(finder.problem("", key, f"{key}: {why}"))
     for key in TABLES:
         if not isinstance(document.get(key, {}), dict):
             found.append(finder.problem("", key, f"{key} must be a table: [{key}]"))
@@ -145,6 +149,15 @@ def _shape(document: dict[str, Any], finder: _Lines) -> list[Problem]:
         why = did_you_mean(board, boards.names())
         found.append(finder.problem("", "board", f"there is no board {board!r}; {why}"))
     return found
+
+
+def not_an_id(name: str) -> str:
+    """Why a hub takes no device or module of that name; empty where it does."""
+    try:
+        Identity.checked(name)
+    except RequestError as error:
+        return error.message
+    return ""
 
 
 def _boards(document: dict[str, Any], finder: _Lines) -> list[Problem]:

@@ -17,7 +17,10 @@ from vedette_tools.commands.options import AsJson
 
 @user_errors
 def boards(
-    name: Annotated[str | None, typer.Argument(help="Only this one, with all its data.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Only this one, with all its data.", autocompletion=registry.names),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the boards that Vedette knows."""

@@ -16,7 +16,12 @@ from vedette_tools.commands.options import AsJson, Port
 
 @user_errors
 def flash(
-    board: Annotated[str, typer.Argument(help="Which board, as `vedette boards` lists.")],
+    board: Annotated[
+        str,
+        typer.Argument(
+            help="Which board, as `vedette boards` lists.", autocompletion=boards.names
+        ),
+    ],
     firmware: Annotated[
         Path | None, typer.Argument(help="The file from the board's maker; see the board's url.")
     ] = None,

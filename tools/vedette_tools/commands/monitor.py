@@ -30,7 +30,11 @@ RESTART = b"\r\x03\x02\x04"  # interrupt, the friendly REPL, a soft reset
 def monitor(
     port: Port = None,
     level: Annotated[
-        str, typer.Option(help="Of the agent's lines: error, warning (and errors), info (all).")
+        str,
+        typer.Option(
+            help="Of the agent's lines: error, warning (and errors), info (all).",
+            autocompletion=lambda: list(LEVELS),
+        ),
     ] = "info",
     reset: Annotated[bool, typer.Option("--reset", help="Start the board anew first.")] = False,
     as_json: AsJson = False,
@@ -57,11 +61,17 @@ def _show(port: str, shown: tuple[str, ...], *, reset: bool, as_json: bool) -> N
         if severity and severity not in shown:
             continue
         if as_json:
-            typer.echo(json.dumps({"time": time.time(), "level": severity, "text": text}))
+            typer.echo(as_document(line))
         elif severity:
             console.print(Text(f"{severity:7} ", STYLES[severity]) + Text(text))
         else:
             console.print(Text(text))
+
+
+def as_document(line: str) -> str:
+    """A board's line, for a program."""
+    severity, text = parse(line)
+    return json.dumps({"time": time.time(), "level": severity, "text": text})
 
 
 def parse(line: str) -> tuple[str | None, str]:

@@ -30,7 +30,9 @@ async def main():
 @user_errors
 def init(
     folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path("."),
-    board: Annotated[str | None, typer.Option("--board", "-b", help="The board.")] = None,
+    board: Annotated[
+        str | None, typer.Option("--board", "-b", help="The board.", autocompletion=boards.names)
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Its id at the hub.")
     ] = None,
@@ -47,10 +49,17 @@ def init(
             next_step="take another folder, or edit what is there",
         )
     chosen = boards.load(board or _ask("board", "--board", "unix", boards.names()))
+    kind = chosen.interfaces[0] if chosen.port != "linux" else ""
+    if wifi and kind != "wifi":
+        why = "this host's network is not the agent's to set up" if not kind else f"it has {kind}"
+        raise CommandError(
+            f"{chosen.name} joins no Wi-Fi", why=why, next_step="leave --wifi out", code=INVALID
+        )
     name = device or _ask("device id", "--device", folder.resolve().name)
+    if why := project.not_an_id(name):
+        raise CommandError(why, next_step="give another --device", code=INVALID)
     network = ""
-    if chosen.port != "linux":
-        kind = chosen.interfaces[0]
+    if kind:
         network = f'\n[network]\ntype = "{kind}"\n'
         if kind == "wifi":
             network += f"ssid = {_quoted(wifi or _ask('Wi-Fi name', '--wifi', None))}\n"

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,8 @@ import typer
 
 from vedette_tools import mpy
 from vedette_tools.commands.errors import user_errors
+from vedette_tools.commands.monitor import as_document
+from vedette_tools.commands.options import AsJson
 from vedette_tools.connection import parse_connection_string, state_directory
 from vedette_tools.errors import CommandError
 from vedette_tools.programs import installed
@@ -41,6 +45,7 @@ def simulate(
     state: Annotated[
         Path | None, typer.Option(help="Directory that stands for the board's file system.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the agent as on a board, until Ctrl-C; without --app, it runs alone.
 
@@ -65,7 +70,28 @@ def simulate(
     _put_application(board, app)
     command, environment = mpy.simulated_board(program, heap, board)
     os.chdir(board)
+    if as_json:
+        raise typer.Exit(_told(command, environment))
     os.execve(program, command, environment)
+
+
+def _told(command: list[str], environment: dict[str, str]) -> int:
+    """Runs it, and tells its lines as `vedette monitor` does; returns its exit code."""
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        process_group=0,  # or a terminal's Ctrl-C would reach it twice
+    ) as running:
+        assert running.stdout
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, lambda number, frame: running.send_signal(number))
+        for line in running.stdout:
+            typer.echo(as_document(line.rstrip()))
+    return running.returncode
 
 
 def _write_config(board: Path, connection_string: str, config: Path | None) -> None:
