@@ -190,6 +190,10 @@ def _agents(document: dict[str, Any], finder: _Lines) -> list[Problem]:
         if name in ADDED:
             table, reason = name, reason.removeprefix(f"{name} ")
             name = reason.split(" ")[0]
+        says, no_key, known = reason.partition(" is no key; there are ")
+        if no_key:
+            own = set(known.split(", ")) - {*ADDED.get(table, ()), *TABLES}
+            reason = f"{says} is no key; {did_you_mean(name, own)}"
         found.append(finder.problem(table, name, reason))
     for key, reason in said["problems"]:
         text = reason or f"is no key of the twin; {did_you_mean(key, said['keys'])}"
