@@ -10,7 +10,7 @@ VERSION = "0.1.0"
 _SETTLING_S = const(5)  # in which it connects, and first reports
 
 
-def start(*args, outbox_size=8192, **kwargs):
+def start(*args, outbox_size=6144, **kwargs):
     """Puts the tap in and starts the agent: `vedette.agent.start` says with what."""
     import asyncio
 

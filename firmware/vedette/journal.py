@@ -27,30 +27,30 @@ class Journal:
 
     def __init__(self, path, outbox, day):
         self._path = path
-        self._outbox = outbox
+        self.outbox = outbox
         self._day = day
         self._saved = -1  # the outbox's revision that the file has; -1: it must be written anew
         self.errors = 0
 
     def load(self):
         """Fills the outbox, which is empty yet, with what the file holds, and `day`."""
-        damaged = cold.call("restore", "load", self._path, self._outbox, self._day)
+        damaged = cold.call("restore", "load", self._path, self.outbox, self._day)
         if damaged:
             self.errors = damaged
             log.warning("the journal was damaged in %d places; the rest is kept" % damaged)
         elif damaged == 0:
-            self._saved = self._outbox.revision
+            self._saved = self.outbox.revision
 
     async def run(self):
         """Runs for ever; what cannot be written stays in the outbox alone."""
         while True:
-            await self._outbox.changed.wait()
-            self._outbox.changed.clear()
+            await self.outbox.changed.wait()
+            self.outbox.changed.clear()
             await self.save()
 
     async def save(self):
         """Makes the file hold what the outbox holds."""
-        outbox = self._outbox
+        outbox = self.outbox
         outbox.hold()
         try:
             outbox.stamp()

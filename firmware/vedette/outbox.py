@@ -54,7 +54,7 @@ class Outbox:
     other change to one.
     """
 
-    def __init__(self, size=8192):
+    def __init__(self, size):
         self.room = (size & ~3) - HEADER  # for the content of a record, when it is empty
         self._arena = memoryview(bytearray(size))
         self._used = 0

@@ -331,10 +331,11 @@ class FlowTable:
 
     def snapshot_size(self):
         """Bytes into which all that is in the table now fits as a snapshot."""
-        start = _HEADER + _ADDRESS * self._locals
+        size = _HEADER + _ADDRESS * self._locals + _RECORD
         flow = bytearray(_RECORD)
-        sizes = [_pack(self._buf, 4 * _SLOTS + _RECORD * i, flow, 0) for i in range(self.live)]
-        return start + sum(sizes) + _RECORD
+        for slot in range(self.live):
+            size += _pack(self._buf, 4 * _SLOTS + _RECORD * slot, flow, 0)
+        return size
 
     def drain(self, into):
         """Move flows into `into` as a snapshot, as many as have room; return its size in bytes.

@@ -51,6 +51,9 @@ _DATA = const(4)  # the wrapper of what returns received bytes;
 _SINK = const(5)
 _STOP = const(6)  # and what ends the counting.
 
+# What `Socket.__getattr__` keeps in a socket.
+_WRAPPED = const("send write readinto recv_into recv read readline")
+
 _PEEK = getattr(_native, "MSG_PEEK", 0)
 
 include_own = False  # whether own_socket() is reported as well
@@ -205,8 +208,8 @@ class Socket(io.IOBase):
         if address == self._remote:  # asks how a connect goes on
             return
         if self._remote:  # the wrappers have a token of another flow
-            for name in self.__dict__:
-                if name[0] != "_":
+            for name in _WRAPPED.split():
+                if name in self.__dict__:
                     delattr(self, name)
         self._remote = address
         self._token = 0

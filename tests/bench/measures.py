@@ -89,11 +89,17 @@ def measure(*budgets: Budget) -> Callable[[Callable[[], Samples]], Callable[[], 
 
 
 def command(
-    script: str, *arguments: str, lane: str = "64", heap: str = "", compiled: bool = False
+    script: str,
+    *arguments: str,
+    lane: str = "64",
+    heap: str = "",
+    compiled: bool = False,
+    folder: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Command line and environment that run tests/bench/device/SCRIPT on MicroPython.
 
-    With `compiled` the device code is loaded as .mpy, as a board does, else from its sources.
+    With `compiled` the device code is loaded as .mpy, as a board does, else from its sources. With
+    `folder` SCRIPT is a module that was compiled into that folder, where all is that it imports.
     Errors: RuntimeError when the lane is missing.
     """
     program = LANES[lane]
@@ -104,6 +110,9 @@ def command(
         code = mpy.compile_all(mpy.architecture(program))
         environment["MICROPYPATH"] = f"{code}:{environment['MICROPYPATH']}"
     options = ["-X", f"heapsize={heap}"] if heap else []
+    if folder:
+        environment["MICROPYPATH"] = f"{folder}:.frozen"
+        return [str(program), *options, "-m", script, *arguments], environment
     path = str(ROOT / "tests/bench/device" / script)
     return [str(program), *options, path, *arguments], environment
 
@@ -115,15 +124,18 @@ def device(
     heap: str = "",
     limit: int = 120,
     compiled: bool = False,
+    folder: Path | None = None,
 ) -> dict[str, list[float]]:
     """Run a script as `command` says; it prints one JSON object of samples.
 
     Errors: RuntimeError with the script's output when it fails or the lane is missing.
     """
-    words, environment = command(script, *arguments, lane=lane, heap=heap, compiled=compiled)
-    with tempfile.TemporaryDirectory() as folder:
+    words, environment = command(
+        script, *arguments, lane=lane, heap=heap, compiled=compiled, folder=folder
+    )
+    with tempfile.TemporaryDirectory() as place:
         done = subprocess.run(
-            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit
+            words, cwd=place, env=environment, capture_output=True, text=True, timeout=limit
         )
     if done.returncode:
         raise RuntimeError(f"{script} on {lane} bit: {done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -161,6 +161,15 @@ class Job:
         hub.set_twin(DEVICE, TWIN)
         self.ca = der(hub.ca, folder)
         self.code = mpy.compile_all("x86")
+        # As a board has its application: compiled, or its names would be those of all its variables.
+        self.application = folder / "application"
+        self.application.mkdir()
+        for script in (
+            Path(__file__).parent / "device/agent_hour.py",
+            mpy.ROOT / "tests/device/warp.py",
+        ):
+            target = self.application / script.with_suffix(".mpy").name
+            target.write_bytes(mpy.compiled(script, "x86"))
         self.image = mpy.romfs("x86")
 
     def hour(self, code: str, heap: str = "1m") -> dict[str, list[Any]]:
@@ -170,7 +179,9 @@ class Job:
         kicker = threading.Thread(target=self._kick, args=(stop,))
         kicker.start()
         try:
-            result = device("agent_hour.py", *arguments, lane="32", heap=heap)
+            result = device(
+                "agent_hour", *arguments, lane="32", heap=heap, folder=self.application
+            )
         finally:
             stop.set()
             kicker.join()

@@ -25,6 +25,7 @@ from .peers import udp_sink
 APP = """
 import asyncio, socket
 from vedette import journal, messages
+from vedette.outbox import KEPT
 
 TARGET = socket.getaddrinfo("127.0.0.1", %d)[0][-1]
 plain = journal.Journal.save
@@ -33,11 +34,11 @@ async def save(self):
     errors = self.errors
     await plain(self)
     if self.errors == errors:
-        outbox = self._outbox
+        outbox = self.outbox
         with open("accepted", "a") as file:
             for offset in outbox.entries():
                 _, flags, parts, _, _, _, _, _, raw = outbox.header(offset)
-                if flags & journal.KEPT:
+                if flags & KEPT:
                     for part in range(parts):
                         file.write(messages.uuid(raw, part) + "\\n")
 

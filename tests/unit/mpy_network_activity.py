@@ -21,7 +21,7 @@ class Agent:
 
     def __init__(self):
         self.settings = Settings({})
-        self.outbox = Outbox()
+        self.outbox = Outbox(8192)
         self.since = {"NetworkActivity": clock.uptime() - 60}
         self.counters = {"events_collected": 0, "collections_deferred": 0}
 

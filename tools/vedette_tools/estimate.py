@@ -41,7 +41,7 @@ OBJECTS = 3.5  # objects take so many times the bytes of columns
 AGENT_HEAP = 90_000
 SLOT = 48
 SLOTS = 256
-OUTBOX = 8192
+OUTBOX = 6144
 
 SCHEDULE = """
 import json, sys

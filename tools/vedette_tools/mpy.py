@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from vedette_tools.errors import CommandError
+from vedette_tools.linker import link
 from vedette_tools.programs import installed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +64,7 @@ HOST_ONLY = (
     "nettap/linux.mpy",
     "nettap/netlink.mpy",
     "nettap/sock_diag.mpy",
+    "nettap/unnamed.mpy",
     "vedette/ports/unix.mpy",
 )
 HOSTS = ("x86", "x64")
@@ -167,16 +169,18 @@ def _compile_all(march: str, optimise: int) -> Path:
     record = out.with_suffix(".json")  # what each file was made from
     known = json.loads(record.read_text()) if record.exists() else {}
     made = {}
-    for source, relative in sources():
-        target = out / relative.with_suffix(".mpy")
-        key = hashlib.sha256(
-            f"{_compiler_version()} -O{optimise} -s".encode() + source.read_bytes()
-        )
+    linked = link({relative.as_posix(): source.read_text() for source, relative in sources()})
+    for path, text in linked.items():
+        target = (out / path).with_suffix(".mpy")
+        key = hashlib.sha256(f"{_compiler_version()} -O{optimise} -s {text}".encode())
         made[str(target)] = key.hexdigest()
         if not target.exists() or known.get(str(target)) != key.hexdigest():
             # A traceback names the package, not the file: each name of a file costs heap.
-            options = [f"-O{optimise}", "-s", relative.parts[0]]
-            _compile(source, target, [*options, *([f"-march={march}"] if march else [])])
+            options = [f"-O{optimise}", "-s", path.partition("/")[0]]
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder, "linked.py")
+                source.write_text(text)
+                _compile(source, target, [*options, *([f"-march={march}"] if march else [])])
     for left_over in set(map(str, out.rglob("*.mpy"))) - set(made):
         Path(left_over).unlink()
     if made != known:

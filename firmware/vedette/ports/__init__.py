@@ -8,7 +8,7 @@ import sys
 from micropython import const
 
 _HOSTED = ("linux", "darwin")
-_PIECE = const(1024)
+_PIECE = const(256)
 _LINE_MAX = const(16384)
 
 

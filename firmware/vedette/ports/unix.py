@@ -57,14 +57,12 @@ def operating_system():
 
 def memory():
     """Returns (total, free) bytes."""
-    sizes = {}
+    sizes = {"MemTotal": None, "MemAvailable": None}
     for line in _lines("/proc/meminfo"):
         key, _, value = line.partition(":")
-        sizes[key] = value
-    return tuple(
-        int(sizes[key].split()[0]) * 1024 if key in sizes else None
-        for key in ("MemTotal", "MemAvailable")
-    )
+        if key in sizes:
+            sizes[key] = int(value.split()[0]) * 1024
+    return sizes["MemTotal"], sizes["MemAvailable"]
 
 
 def storage():

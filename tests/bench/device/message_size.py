@@ -81,7 +81,7 @@ class Bench:
 
         self.sink = Sink()
         self.settings = settings.Settings(ports.load().defaults())
-        self.outbox = Outbox()
+        self.outbox = Outbox(8192)
         self.agent = Agent(self.settings, self.outbox)
         self.sender = Sender(
             self.sink, self.outbox, self.settings, "0" * 8 + "-0000" * 4 + "0" * 8

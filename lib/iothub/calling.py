@@ -1,0 +1,79 @@
+"""A call of a direct method, and its answer. Loaded when one comes.
+
+Source: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#respond-to-a-direct-method
+"""
+
+import asyncio
+import json
+
+from micropython import const
+
+from .decoding import decode, unquote
+from .errors import HubError
+from .mqtt import PUBLISH
+
+_ANSWER = "$iothub/methods/res/%d/?$rid=%s"
+_WAITING = const(4)  # calls that run or wait; the hub is told 503 for more
+_RUN_S = const(300)  # for a handler: the hub does not wait longer
+_MAX_ANSWER = const(131072)  # bytes: the hub's limit
+
+
+def hear(methods, call, payload):
+    """Takes a call, "NAME/?$rid=ID" with its payload, None for one that was too large."""
+    name, _, query = call.partition("/?")
+    rid = decode(query)["$rid"]
+    handler = methods.handlers.get(unquote(name))
+    refusal = None
+    if handler is None:
+        refusal = 404, "no such method"
+    elif payload is None:
+        refusal = 413, "the payload is too large"
+    elif len(methods.calls) >= _WAITING:
+        refusal = 503, "too many calls at once"
+    else:
+        try:
+            payload = json.loads(payload) if len(payload) else None
+        except ValueError:
+            refusal = 400, "the payload is not JSON"
+    if refusal:
+        asyncio.create_task(_answer(methods.client, rid, refusal[0], {"error": refusal[1]}))
+        return
+    methods.calls.append((rid, handler, payload))
+    if not methods.task or methods.task.done():
+        methods.task = asyncio.create_task(_run(methods))
+
+
+async def _run(methods):
+    while methods.calls:
+        try:
+            await _serve(methods.client, *methods.calls[0])
+        finally:
+            methods.calls.pop(0)
+
+
+async def _serve(client, rid, callback, payload):
+    status, answer = 500, {"error": "the method failed"}
+    try:
+        outcome = callback(payload)
+        if hasattr(outcome, "send"):
+            outcome = await asyncio.wait_for(outcome, _RUN_S)
+        status, answer = int(outcome[0]), outcome[1]
+    except asyncio.TimeoutError:
+        status, answer = 504, {"error": "the method took too long"}
+    except Exception as e:
+        client.guard(_raise, e)
+    await _answer(client, rid, status, answer)
+
+
+async def _answer(client, rid, status, answer):
+    body = json.dumps(answer).encode()
+    if len(body) > _MAX_ANSWER:
+        status, body = 500, b'{"error":"the answer is too large"}'
+    try:
+        await client.session.write(PUBLISH, (_ANSWER % (status, rid),), len(body), body)
+    except HubError:
+        pass  # the hub has told its caller that the device is gone
+
+
+def _raise(error):
+    raise error
