@@ -1,7 +1,7 @@
 """Where sockets end, on Linux: addresses are `sockaddr` structures; the kernel knows local ends.
 
-MicroPython has no getsockname. Where the port has `ffi`, libc's is called; elsewhere `unnamed` asks
-the kernel.
+MicroPython has no getsockname. Where the port has `ffi`, libc's is called; elsewhere `unnamed`
+asks the kernel.
 """
 
 import socket
@@ -85,7 +85,7 @@ def known(address, port):
 
 
 def source(remote):
-    """The address that datagrams to there go from: of a socket that is connected, nothing is sent."""
+    """The address that datagrams to there go from. Nothing is sent: a socket is connected only."""
     probe = socket.socket(socket.sockaddr(remote)[0], socket.SOCK_DGRAM)
     try:
         return None if attempt(probe, remote) else local_end(probe, True, (None, 0), None)[0]

@@ -2,8 +2,8 @@
 
 By sock_diag(7), which tells of one TCP socket at once, but wants both ends for that. So the local
 port is chosen here, at random and from the kernel's range, as the kernel would; before Linux 6.3,
-where that cannot be, the socket's inode is looked for among all sockets. That takes a millisecond on
-a large machine, as the kernel walks its whole hash table, so it has a budget.
+where that cannot be, the socket's inode is looked for among all sockets. That takes a millisecond
+on a large machine, as the kernel walks its whole hash table, so it has a budget.
 """
 
 import os

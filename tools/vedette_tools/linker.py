@@ -2,8 +2,8 @@
 
 A module costs some 400 bytes of heap, also where its code is in flash: its object and dict, a
 table of the names it uses, its path and its dotted name. What a board keeps loaded anyway is
-therefore one module, `vedette.agent`, and one for what has to be in place before it, `vedette.tap`.
-In place of the others there are modules that only import their public names from there, for an
+therefore one module, `vedette.agent`, and `vedette.tap` for what has to be in place before it. In
+place of the others there are modules that only import their public names from there, for an
 application that asks for them. What is loaded now and then stays a module of its own, which takes
 what it needs from the two.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vedette_tools.errors import CommandError
@@ -64,6 +64,9 @@ PUBLIC = (
 # Of these only what is used is linked; an application gets them whole.
 LIBRARIES = ("umqtt.simple",)
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in (*names, group)}
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class _Linker:
                         used.update(
                             n.attr for n in ast.walk(other.tree) if isinstance(n, ast.Attribute)
                         )
-        body = []
+        body: list[ast.stmt] = []
         for statement in module.tree.body:
             if isinstance(statement, ast.ClassDef) and statement.name in used:
                 statement.body = [s for s in statement.body if set(_binds(s)) & used]
@@ -362,7 +365,9 @@ class _Rewriter(ast.NodeTransformer):
 
     # --- scopes ---
 
-    def _function(self, node, names: Iterable[str], imports: Iterable[ast.stmt], inner) -> None:
+    def _function(
+        self, names: Iterable[str], imports: Iterable[ast.stmt], inner: Callable[[], object]
+    ) -> None:
         scope: dict[str, Target | None] = dict.fromkeys(names)
         for statement in imports:
             for name, target in self.linker.imported(self.of, statement):
@@ -371,7 +376,7 @@ class _Rewriter(ast.NodeTransformer):
         inner()
         self.scopes.pop()
 
-    def visit_FunctionDef(self, node):
+    def visit_FunctionDef(self, node: _Function) -> ast.AST:
         if not self.scopes:
             node.name = self._own(node.name)
         node.decorator_list = [self.visit(item) for item in node.decorator_list]
@@ -380,21 +385,22 @@ class _Rewriter(ast.NodeTransformer):
         def inner() -> None:
             node.body = self._statements(node.body)
 
-        self._function(node, _function_names(node), _imports(node.body), inner)
+        self._function(_function_names(node), _imports(node.body), inner)
         return node
 
-    visit_AsyncFunctionDef = visit_FunctionDef
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        return self.visit_FunctionDef(node)
 
-    def visit_Lambda(self, node):
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
         self._arguments(node.args)
 
         def inner() -> None:
             node.body = self.visit(node.body)
 
-        self._function(node, _function_names(node), (), inner)
+        self._function(_function_names(node), (), inner)
         return node
 
-    def visit_ClassDef(self, node):
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         if not self.scopes:
             node.name = self._own(node.name)
         node.bases = [self.visit(base) for base in node.bases]
@@ -418,11 +424,11 @@ class _Rewriter(ast.NodeTransformer):
         node.body = made
         return node
 
-    def _comprehension(self, node):
+    def _comprehension(self, node: _Comprehension) -> ast.AST:
         names = {
             n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)
         }
-        self._function(node, names, (), lambda: self.generic_visit(node))
+        self._function(names, (), lambda: self.generic_visit(node))
         return node
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
@@ -457,7 +463,7 @@ class _Rewriter(ast.NodeTransformer):
             raise CommandError(f"{self.of.name}: a local {name} hides the linked module's")
         return ast.Name(name)
 
-    def visit_Name(self, node):
+    def visit_Name(self, node: ast.Name) -> ast.AST:
         target, local = self._find(node.id)
         if target is None:
             return node
@@ -470,22 +476,15 @@ class _Rewriter(ast.NodeTransformer):
             return node
         return self._global(self._own(node.id))
 
-    def visit_Attribute(self, node):
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         if isinstance(node.value, ast.Name):
             target, local = self._find(node.value.id)
             group = target and self.linker.group(target)
             inner = target and not target.attribute and Target(target.module, node.attr)
-            home = self.linker.modules.get(inner.module) if inner else None
-            if (
-                home
-                and not node.attr.startswith("__")
-                and not {node.attr, f"{inner.module}.{node.attr}"}
-                & {*home.names, *self.linker.modules}
-            ):
-                raise CommandError(f"{self.of.name}: {inner.module} has no {node.attr}")
-            if inner and self.linker.constant(self.linker.resolve(inner)):
-                return self.linker.constant(self.linker.resolve(inner))
-            if group and not target.attribute:
+            value = self.linker.constant(self.linker.resolve(inner)) if inner else None
+            if value:
+                return value
+            if target and group and not target.attribute:
                 target = self.linker.resolve(Target(target.module, node.attr))
                 if self.linker.group(target) != group:
                     raise CommandError(f"{self.of.name}: {ast.unparse(node)} is of another group")
@@ -500,12 +499,12 @@ class _Rewriter(ast.NodeTransformer):
                 return node
         return self.generic_visit(node)
 
-    def visit_Global(self, node):
+    def visit_Global(self, node: ast.Global) -> ast.AST:
         node.names = [self._own(name) for name in node.names]
         return node
 
-    def _import(self, node):
-        made = []
+    def _import(self, node: ast.Import | ast.ImportFrom) -> list[ast.stmt]:
+        made: list[ast.stmt] = []
         for name, target in self.linker.imported(self.of, node):
             target = self.linker.resolve(target)
             group = self.linker.group(target)
@@ -614,7 +613,7 @@ def _imports(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     return (s for s in _flat(body) if isinstance(s, ast.Import | ast.ImportFrom))
 
 
-def _function_names(node) -> set[str]:
+def _function_names(node: _Function | ast.Lambda) -> set[str]:
     """The names that are a function's own: arguments, and what its body binds."""
     args = node.args
     names = {a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)}

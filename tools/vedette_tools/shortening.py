@@ -1,8 +1,8 @@
 """Gives private names few and short ones: each name costs 7 bytes of heap, wherever it is.
 
 MicroPython keeps one table of all names, which doubles as it fills. What is private to one module
-(an attribute, a function, an argument that nobody gives by its name) has a name that means something
-only there, so that modules can share theirs.
+(an attribute, a function, an argument that nobody gives by its name) has a name that means
+something only there, so that modules can share theirs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from string import ascii_letters
 # `static_qstr_list` in its py/makeqstrdata.py. Left out are those that mean something to its
 # compiler, and those that its own code looks up in objects it is given.
 _FREE = (
-    "abs all any append args builtins bytearray bytecode bytes callable chr classmethod clear copy "
-    "count dict dir divmod end endswith eval exec extend find format from_bytes get getattr globals "
-    "hasattr hash id index insert isalpha isdigit isinstance islower isspace issubclass isupper "
-    "items iter join key keys len list little locals lower lstrip main map next open ord pop popitem "
-    "pow print remove replace repr reverse rfind rindex round rsplit rstrip sep set setattr "
-    "setdefault sort sorted split startswith staticmethod step str strip sum tuple type update upper "
-    "value values zip ArithmeticError AssertionError AttributeError BaseException EOFError "
-    "GeneratorExit ImportError IndentationError IndexError KeyError KeyboardInterrupt LookupError "
+    "abs all any append args builtins bytearray bytecode bytes callable chr classmethod "
+    "clear copy count dict dir divmod end endswith eval exec extend find format from_bytes "
+    "get getattr globals hasattr hash id index insert isalpha isdigit isinstance islower "
+    "isspace issubclass isupper items iter join key keys len list little locals lower lstrip "
+    "main map next open ord pop popitem pow print remove replace repr reverse rfind rindex "
+    "round rsplit rstrip sep set setattr setdefault sort sorted split startswith "
+    "staticmethod step str strip sum tuple type update upper value values zip "
+    "ArithmeticError AssertionError AttributeError BaseException EOFError GeneratorExit "
+    "ImportError IndentationError IndexError KeyError KeyboardInterrupt LookupError "
     "MemoryError NameError NoneType NotImplementedError OSError OverflowError RuntimeError "
     "StopIteration SyntaxError SystemExit TypeError ValueError ZeroDivisionError"
 ).split()
@@ -61,14 +62,22 @@ def shorten_attributes(trees: Mapping[str, ast.Module], families: Mapping[str, s
                 for name in _class_names(node):
                     where[name].add(families[module])
                     defined.add(name)
+    # What stands at a module's top can be meant by an attribute too.
+    tops = {
+        statement.name
+        for tree in trees.values()
+        for statement in tree.body
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    shared = {name for name in where if is_private(name) or name in _INTERNAL - tops}
     taken: dict[str, set[str]] = defaultdict(set)  # by family
     for name, members in where.items():
-        if not _shared(name):
+        if name not in shared:
             for family in members:
                 taken[family].add(name)
     new: dict[str, str] = {}
     for name in sorted(where, key=lambda name: (-len(where[name]), name)):
-        if _shared(name) and name in defined:
+        if name in shared & defined:
             new[name] = next(
                 short
                 for short in names()
@@ -85,7 +94,7 @@ def shorten_attributes(trees: Mapping[str, ast.Module], families: Mapping[str, s
                     _rename_bound(statement, new)
 
 
-def shorten_arguments(tree: ast.Module, public: bool, given: set[str]) -> None:
+def shorten_arguments(tree: ast.Module, public: bool, given: set[str | None]) -> None:
     """Renames the arguments of a module's functions; of public ones only where `public` is False.
 
     `given` are the names of arguments that calls give by name.
@@ -108,7 +117,7 @@ def shorten_arguments(tree: ast.Module, public: bool, given: set[str]) -> None:
         }
         new = {}
         for argument in _all(args):
-            if argument.arg not in given | inside | {"self"} and len(argument.arg) > 1:
+            if argument.arg not in {*given, *inside, "self"} and len(argument.arg) > 1:
                 new[argument.arg] = next(free)
         for inner in ast.walk(node):
             if isinstance(inner, ast.Name):
@@ -117,10 +126,6 @@ def shorten_arguments(tree: ast.Module, public: bool, given: set[str]) -> None:
                 inner.names = [new.get(n, n) for n in inner.names]
         for argument in _all(args):
             argument.arg = new.get(argument.arg, argument.arg)
-
-
-def _shared(attribute: str) -> bool:
-    return is_private(attribute) or attribute in _INTERNAL
 
 
 def _all(args: ast.arguments) -> list[ast.arg]:

@@ -1,0 +1,69 @@
+"""What the linker makes of modules, run on the real MicroPython."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import LANES
+from vedette_tools import linker, mpy
+from vedette_tools.errors import CommandError
+
+AGENT = {
+    "vedette/__init__.py": "",
+    "vedette/tap.py": "from nettap import sockets\ntable = None\n\ndef install():\n"
+    "    global table\n    table = sockets.made(1)\n",
+    "nettap/sockets.py": "LIMIT = 7\nopened = 0\n\ndef made(limit):\n    return limit + LIMIT\n",
+    "umqtt/simple.py": "class MQTTClient:\n    def ping(self):\n        return 'ping'\n\n"
+    "    def unused(self):\n        return 1\n",
+    "iothub/mqtt.py": "from umqtt.simple import MQTTClient\n\nclass Session(MQTTClient):\n"
+    "    def __init__(self, keepalive=1):\n        self._kept = keepalive\n\n"
+    "    def go(self):\n        return self.ping() + str(self._kept)\n",
+    "vedette/agent.py": "from iothub.mqtt import Session\nfrom nettap import sockets\n"
+    "from . import tap\n\ndef start():\n    tap.install()\n    sockets.opened = 3\n"
+    "    return Session(keepalive=5).go(), tap.table, sockets.opened\n",
+}
+PROGRAM = """
+from vedette import agent, tap
+print(agent.start(), tap.table)
+from nettap import sockets
+from iothub.mqtt import Session
+from umqtt.simple import MQTTClient
+print(sockets.LIMIT, sockets.made(2), Session(keepalive=9).go(), MQTTClient().unused())
+"""
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_linked_modules_do_what_they_did(lane: str, tmp_path: Path) -> None:
+    for path, text in linker.link(AGENT).items():
+        target = tmp_path / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text)
+    environment = {**os.environ, "MICROPYPATH": f"{tmp_path}:.frozen"}
+    done = subprocess.run(
+        [LANES[lane], "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=20
+    )
+    assert done.stdout.splitlines() == ["('ping5', 8, 3) 8", "7 9 ping9 1"], done.stderr
+    assert "unused" not in (tmp_path / "vedette/agent.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("from nettap import sockets\n\ndef start():\n    return [sockets]\n", "as an object"),
+        ("from nettap import sockets\n\ndef start():\n    return sockets.nope()\n", "has no nope"),
+    ],
+)
+def test_what_cannot_be_linked_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(CommandError, match=reason):
+        linker.link({**AGENT, "vedette/agent.py": text})
+
+
+def test_the_agent_is_two_modules_and_an_application_finds_the_rest() -> None:
+    sources = {relative.as_posix(): path.read_text() for path, relative in mpy.sources()}
+    linked = linker.link(sources)
+    assert linked.keys() == sources.keys()
+    assert "HubClient" in linked["iothub/__init__.py"]
+    assert len(linked["iothub/client.py"]) < 400 < len(sources["iothub/client.py"])
