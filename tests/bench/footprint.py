@@ -41,8 +41,9 @@ PEERS = {
 HEAD = """# Footprint
 
 Bytes, but where it says otherwise; `make footprint` measures and writes this page, and the tests
-fail when it is no longer true. Code is `.mpy` (`mpy-cross -O3`), linked as for a board; heap is after a collection of garbage. Speed is in [benchmarks.md](benchmarks.md). The
-Cortex-M3 is emulated by QEMU, with MicroPython's own port, which has neither network nor asyncio.
+fail when it is no longer true. Code is `.mpy` (`mpy-cross -O3`), linked as for a board; heap is
+after a collection of garbage. Speed is in [benchmarks.md](benchmarks.md). The Cortex-M3
+is emulated by QEMU, with MicroPython's own port, which has neither network nor asyncio.
 
 """
 
