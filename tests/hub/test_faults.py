@@ -118,7 +118,7 @@ def test_the_command(hub: LocalHub) -> None:
         assert time.monotonic() - begin >= 0.2
     assert fault("clear").returncode == 0
     wrong = fault("flood")
-    assert wrong.returncode == 1 and "throttle, quota" in wrong.stderr
+    assert wrong.returncode == 1 and "quota, stall, throttle" in wrong.stderr
 
 
 @pytest.mark.parametrize(

@@ -237,8 +237,9 @@ def _error(response: http.client.HTTPResponse) -> CommandError:
     try:
         answer = json.loads(response.read())
         # "ErrorCode:CODE;TEXT"; Azure's hub says in ExceptionMessage how its makers find the case.
-        what = answer["Message"].partition(";")[2] or answer["Message"]
-        why = answer.get("ExceptionMessage", "")
+        # A bulk change is answered with the latter alone.
+        message, why = answer.get("Message", ""), answer.get("ExceptionMessage", "")
+        what = message.partition(";")[2] or message or why or what
         next_step = answer.get("NextStep", "")
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         pass  # an answer without these
