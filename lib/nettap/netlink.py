@@ -19,7 +19,8 @@ _REQUEST = const(1)  # NLM_F_REQUEST
 _REQUEST_DUMP = const(0x301)  # NLM_F_REQUEST | NLM_F_DUMP
 _FIRST_KIND = const(16)  # below are NLMSG_DONE, NLMSG_ERROR and other control messages
 _TIMEOUT_S = const(1)
-_RECEIVE = const(16384)  # the kernel fills as much as it is asked for
+_RECEIVE = const(16384)  # the kernel fills as much as it is asked for,
+_SHORT = const(4096)  # but no less than this: a heap in use has no long pieces
 _ANSWER = const(512)  # for one message
 _MAX_RECEIVES = const(256)
 _GET_ADDRESSES = const(22)  # RTM_GETADDR, linux/rtnetlink.h
@@ -62,16 +63,16 @@ def messages(data):
         at += size + 3 & ~3
 
 
-def dump(protocol, kind, body):
+def dump(protocol, kind, body, size=_RECEIVE):
     """Yields (data, where a message's body begins, where it ends) of all that a table holds.
 
-    Errors: OSError.
+    It is received `size` bytes at a time, 4096 at least. Errors: OSError.
     """
     link = connect(protocol)
     try:
         link.send(_request(kind, _REQUEST_DUMP, body))
         for _ in range(_MAX_RECEIVES):
-            data = link.recv(_RECEIVE)
+            data = link.recv(size)
             for kind, start, end in messages(data):
                 if kind < _FIRST_KIND:
                     return
@@ -115,7 +116,7 @@ def addresses():
 
     Scopes are 0 for one that is routed, and more for those that are not. Errors: OSError.
     """
-    for data, at, end in dump(ROUTE, _GET_ADDRESSES, bytes(_IFADDRMSG)):
+    for data, at, end in dump(ROUTE, _GET_ADDRESSES, bytes(_IFADDRMSG), _SHORT):
         found = {}
         for kind, start, stop in attributes(data, at + _IFADDRMSG, end):
             found[kind] = data[start:stop]
