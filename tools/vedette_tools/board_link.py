@@ -26,6 +26,7 @@ from vedette_tools.errors import NO_BOARD, CommandError
 
 BAUD = 115200
 NVS = "vedette"  # the namespace in which the agent looks
+NVS_MAX = 2560  # bytes that it reads of a secret; a private key of RSA 4096 takes 2,350
 READ_S = 5
 FIRST_S = 5  # for the first attempt to interrupt it
 POLL_S = 0.1

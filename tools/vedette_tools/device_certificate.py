@@ -20,10 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from vedette_tools.board_link import NVS_MAX
 from vedette_tools.errors import INVALID, CommandError, reason
-
-# What an ESP32's agent reads from NVS at most; a key of RSA 4096 takes 2,350.
-KEY_MAX = 2560
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,10 @@ def load(certificate: Path, key: Path) -> DeviceCertificate:
             code=INVALID,
         )
     der = private.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    if len(der) > KEY_MAX:
+    if len(der) > NVS_MAX:
         raise CommandError(
             f"{key} is too long for a board",
-            why=f"{len(der)} bytes of {KEY_MAX}",
+            why=f"{len(der)} bytes of {NVS_MAX}",
             next_step="take one of the curve P-256, or RSA of 2048 bits",
             code=INVALID,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from vedette_tools import boards, deployment, mpy, provisioning
-from vedette_tools.board_link import NVS, BoardError, BoardLink, Facts, find_port
+from vedette_tools.board_link import NVS, NVS_MAX, BoardError, BoardLink, Facts, find_port
 from vedette_tools.connection import (
     HubConnection,
     NotFound,
@@ -28,7 +28,6 @@ SKEW_S = 300  # a token's times are believed that far apart
 TLS_PORT = 8883
 TLS_S = 10
 FLASH_MIN = 256_000  # two versions, journal and state
-NVS_MAX = 2560
 STATE = "vedette-state"  # the agent's folder, unless config.json names another
 
 

@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vedette_tools.errors import CommandError
-from vedette_tools.shortening import is_private, names, shorten_arguments, shorten_attributes
+from vedette_tools.shortening import (
+    arguments,
+    binds,
+    is_private,
+    names,
+    names_in,
+    shorten_arguments,
+    shorten_attributes,
+)
 
 # Each linked module, and what it is made of besides itself.
 GROUPS = {
@@ -120,9 +128,6 @@ class _Linker:
         for module in self.modules.values():
             self._bind(module)
         self._shorten()
-        for module in self.modules.values():
-            module.names.clear()
-            self._bind(module)
         for group in GROUPS:
             self._rename(group)
         for module in self.modules.values():
@@ -159,9 +164,8 @@ class _Linker:
                 whole = alias.name if alias.asname else alias.name.partition(".")[0]
                 yield alias.asname or whole, Target(whole)
         elif isinstance(statement, ast.ImportFrom):
-            parts = module.name.split(".")[: -statement.level or None] if statement.level else []
-            if statement.level and module.package:
-                parts = module.name.split(".")[: 1 - statement.level or None]
+            parts = module.name.split(".") if statement.level else []
+            parts = parts[: len(parts) - statement.level + module.package]
             source = ".".join(parts + ([statement.module] if statement.module else []))
             for alias in statement.names:
                 inner = f"{source}.{alias.name}"
@@ -197,11 +201,10 @@ class _Linker:
             module.names.update(self.imported(module, statement))
             if isinstance(statement, ast.ClassDef):
                 module.classes.add(statement.name)
-            for name in _binds(statement):
+            for name in binds(statement):
                 module.names[name] = Target(module.name, name)
             match statement:
                 case ast.Assign([ast.Name(name)], ast.Call(ast.Name("const"), [value])):
-                    module.names.setdefault(name, Target(module.name, name))
                     if all(
                         isinstance(n, ast.Constant | ast.Tuple | ast.Load) for n in ast.walk(value)
                     ):
@@ -209,7 +212,7 @@ class _Linker:
 
     def _shake(self, module: Module) -> None:
         """Leaves out of a library what no other module asks for by name."""
-        used = {"__name__"}
+        used: set[str] = set()
         for other in self.modules.values():
             if other is not module:
                 for node in ast.walk(other.tree):
@@ -221,7 +224,7 @@ class _Linker:
         body: list[ast.stmt] = []
         for statement in module.tree.body:
             if isinstance(statement, ast.ClassDef) and statement.name in used:
-                statement.body = [s for s in statement.body if set(_binds(s)) & used]
+                statement.body = [s for s in statement.body if set(binds(s)) & used]
                 body.append(statement)
         module.tree.body = body
 
@@ -248,20 +251,21 @@ class _Linker:
         shorten_attributes(trees, family)
 
     def _rename_private(self, module: Module) -> None:
-        taken = _used(module.tree)
-        free = (name for name in names() if name not in taken | {*module.new.values()})
+        """The same of a module that is not linked: only what nobody else sees."""
+        used, hidden = _used(module.tree), set(_locals(module.tree))
+        free = (n for n in names() if n not in used and n not in module.new.values())
+        by_text = "_check_" if module.name.startswith("vedette.baseline.") else ""
         for name, target in module.names.items():
-            found_by_text = module.name.startswith("vedette.baseline.") and name.startswith(
-                "_check_"
-            )
-            if self.constant(self.resolve(target)):
+            target = self.resolve(target)
+            if self.constant(target):
                 module.new[name] = _private(name)
-            elif self.group(self.resolve(target)) and self.resolve(target).attribute:
-                same = self.new(self.resolve(target))
-                if same not in taken | {*module.new.values()}:
-                    module.new[name] = same
-            elif is_private(name) and not found_by_text and name not in _locals(module.tree):
-                module.new[name] = next(free)
+            elif self.group(target) and target.attribute:
+                there = self.new(target)
+                if there not in used and there not in module.new.values():
+                    module.new[name] = there
+            elif is_private(name) and name not in hidden:
+                if not (by_text and name.startswith(by_text)):  # the baseline looks for these
+                    module.new[name] = next(free)
 
     def _members(self, group: str) -> list[Module]:
         """The modules of a group, each behind those that it imports at its top."""
@@ -282,48 +286,34 @@ class _Linker:
         return done
 
     def _rename(self, group: str) -> None:
+        """Says how each name at the tops of a group's modules is called in the one module."""
         members = self._members(group)
-        # A name of one module must not be hidden by a local one of another.
-        hidden = {name for module in members for name in _locals(module.tree)}
+        # Local names too: one of another module must not hide it.
+        used = set[str]().union(*(_used(module.tree) for module in members))
         taken: dict[str, Target] = {}
-        used = hidden.union(*(_used(module.tree) for module in members))
         free = (name for name in names() if name not in used and name not in taken)
         for module in (members[-1], *members[:-1]):
             for name, target in module.names.items():
                 target = self.resolve(target)
-                if self.group(target) == group and target != Target(module.name, name):
+                own = target == Target(module.name, name)
+                home = self.group(target)
+                if home == group and not own:
                     continue
-                constant = self.constant(target)
-                new = _private(name) if constant else name
-                other = self.group(target)
-                if other and other != group and target.attribute and not constant:
-                    known = [n for n, t in taken.items() if t == target]
-                    same = self.new(target)
-                    module.new[name] = (
-                        known[0] if known else next(free) if same in used | {*taken} else same
-                    )
-                    taken[module.new[name]] = target
-                    continue
-                other = None if target.attribute else other
-                if other:
-                    target = Target(other)
-                    new = _binding(other)
-                own = target.module == module.name
-                public = name[0] != "_" and module.name in (group, *PUBLIC)
-                if (
-                    not constant
-                    and (own and not public or not own and is_private(new))
-                    and not other
-                ):
-                    known = [n for n, t in taken.items() if t == target]
-                    module.new[name] = known[0] if known and not own else next(free)
-                    taken[module.new[name]] = target
-                    continue
-                if taken.get(new, target) != target or hasattr(builtins, new):
-                    new = f"{module.name.rpartition('.')[2]}_{name}"
-                    new = _private(new) if name[0] == "_" or constant else new
-                if taken.setdefault(new, target) != target:
-                    raise CommandError(f"{module.name}: {name} cannot be told apart in {group}")
+                public = name[0] != "_" and (not own or module.name in (group, *PUBLIC))
+                known = next((n for n, t in taken.items() if t == target), None)
+                if home and not target.attribute:
+                    target = Target(home)
+                    new = _apart(_binding(home), module, name, target, taken)
+                elif self.constant(target):
+                    new = _apart(_private(name), module, name, target, taken)
+                elif home not in (None, group):  # it may be called here as it is there
+                    there = self.new(target)
+                    new = known or (next(free) if there in used or there in taken else there)
+                elif not public:
+                    new = known or next(free)
+                else:
+                    new = _apart(name, module, name, target, taken)
+                taken[new] = target
                 module.new[name] = new
 
     def _front(self, module: Module) -> list[ast.stmt]:
@@ -353,15 +343,12 @@ class _Rewriter(ast.NodeTransformer):
         self.scopes: list[dict[str, Target | None]] = []
 
     def body(self) -> list[ast.stmt]:
-        made: list[ast.stmt] = []
-        for statement in self.of.tree.body:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                continue  # the docstring
-            if self.of.group and list(_binds(statement)) == ["__all__"]:
-                continue
-            new = self.visit(statement)
-            made.extend(new if isinstance(new, list) else [new])
-        return made
+        return self._visited(
+            statement
+            for statement in self.of.tree.body
+            if not _is_docstring(statement)
+            and not (self.of.group and list(binds(statement)) == ["__all__"])
+        )
 
     # --- scopes ---
 
@@ -380,10 +367,10 @@ class _Rewriter(ast.NodeTransformer):
         if not self.scopes:
             node.name = self._own(node.name)
         node.decorator_list = [self.visit(item) for item in node.decorator_list]
-        self._arguments(node.args)
+        self._defaults(node.args)
 
         def inner() -> None:
-            node.body = self._statements(node.body)
+            node.body = self._visited(node.body) or [ast.Pass()]
 
         self._function(_function_names(node), _imports(node.body), inner)
         return node
@@ -392,7 +379,7 @@ class _Rewriter(ast.NodeTransformer):
         return self.visit_FunctionDef(node)
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
-        self._arguments(node.args)
+        self._defaults(node.args)
 
         def inner() -> None:
             node.body = self.visit(node.body)
@@ -408,7 +395,7 @@ class _Rewriter(ast.NodeTransformer):
         names: dict[str, Target | None] = {}  # that the body has bound so far
         made = []
         for statement in node.body:
-            bound = dict.fromkeys(_binds(statement))
+            bound = dict.fromkeys(binds(statement))
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
                 self.scopes.append({})  # what the body of a class binds is hidden from its methods
                 made.append(self.visit(statement))
@@ -425,24 +412,22 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def _comprehension(self, node: _Comprehension) -> ast.AST:
-        names = {
-            n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)
-        }
+        names = set[str]().union(*(names_in(each.target) for each in node.generators))
         self._function(names, (), lambda: self.generic_visit(node))
         return node
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
 
-    def _arguments(self, arguments: ast.arguments) -> None:
-        arguments.defaults = [self.visit(value) for value in arguments.defaults]
-        arguments.kw_defaults = [value and self.visit(value) for value in arguments.kw_defaults]
+    def _defaults(self, args: ast.arguments) -> None:
+        args.defaults = [self.visit(value) for value in args.defaults]
+        args.kw_defaults = [value and self.visit(value) for value in args.kw_defaults]
 
-    def _statements(self, body: list[ast.stmt]) -> list[ast.stmt]:
+    def _visited(self, body: Iterable[ast.stmt]) -> list[ast.stmt]:
         made: list[ast.stmt] = []
         for statement in body:
             new = self.visit(statement)
             made.extend(new if isinstance(new, list) else [new])
-        return made or [ast.Pass()]
+        return made
 
     # --- names ---
 
@@ -538,6 +523,18 @@ class _Rewriter(ast.NodeTransformer):
     visit_Import = visit_ImportFrom = _import
 
 
+def _apart(
+    new: str, module: Module, name: str, target: Target, taken: Mapping[str, Target]
+) -> str:
+    """That name, or one that says of which module it is where another has it. Errors:
+    CommandError."""
+    if taken.get(new, target) != target or hasattr(builtins, new):
+        new = ("_" if new[0] == "_" else "") + f"{module.name.rpartition('.')[2]}_{name}"
+    if taken.get(new, target) != target:
+        raise CommandError(f"{module.name}: {name} cannot be told apart in {module.group}")
+    return new
+
+
 def _source(node: ast.AST) -> str:
     return ast.unparse(ast.fix_missing_locations(node))
 
@@ -553,6 +550,10 @@ def _binding(group: str) -> str:
 
 def _alias(name: str, bound: str) -> ast.alias:
     return ast.alias(name, bound if bound != name else None)
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _merged(statements: list[ast.stmt]) -> list[ast.stmt]:
@@ -589,41 +590,19 @@ def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                         yield from _flat(handler.body)
 
 
-def _binds(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement binds by itself, its blocks and imports left out."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-        return
-    nodes: list[ast.AST] = [statement]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        if isinstance(node, ast.ExceptHandler) and node.name:
-            yield node.name
-        if not isinstance(
-            node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-        ):
-            nodes.extend(
-                child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.stmt)
-            )
-
-
 def _imports(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     return (s for s in _flat(body) if isinstance(s, ast.Import | ast.ImportFrom))
 
 
 def _function_names(node: _Function | ast.Lambda) -> set[str]:
     """The names that are a function's own: arguments, and what its body binds."""
-    args = node.args
-    names = {a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)}
-    names |= {a.arg for a in (args.vararg, args.kwarg) if a}
+    names = {argument.arg for argument in arguments(node.args)}
     if not isinstance(node, ast.Lambda):
         outer = set()
         for statement in _flat(node.body):
             if isinstance(statement, ast.Global | ast.Nonlocal):
                 outer.update(statement.names)
-            names.update(_binds(statement))
+            names.update(binds(statement))
         names -= outer
     return names
 
@@ -633,12 +612,12 @@ def _locals(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield from _function_names(node)
         elif isinstance(node, ast.comprehension):
-            yield from (n.id for n in ast.walk(node.target) if isinstance(n, ast.Name))
+            yield from names_in(node.target)
 
 
 def _used(tree: ast.Module) -> set[str]:
     """All names in a module but those of attributes."""
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used = names_in(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.alias):
             used.add(node.asname or node.name)

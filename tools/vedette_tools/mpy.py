@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -18,8 +19,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from vedette_tools import linker, shortening
 from vedette_tools.errors import CommandError
-from vedette_tools.linker import link
 from vedette_tools.programs import installed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,8 +170,7 @@ def _compile_all(march: str, optimise: int) -> Path:
     record = out.with_suffix(".json")  # what each file was made from
     known = json.loads(record.read_text()) if record.exists() else {}
     made = {}
-    linked = link({relative.as_posix(): source.read_text() for source, relative in sources()})
-    for path, text in linked.items():
+    for path, text in _linked().items():
         target = (out / path).with_suffix(".mpy")
         key = hashlib.sha256(f"{_compiler_version()} -O{optimise} -s {text}".encode())
         made[str(target)] = key.hexdigest()
@@ -186,6 +186,20 @@ def _compile_all(march: str, optimise: int) -> Path:
     if made != known:
         record.write_text(json.dumps(made, indent=1))
     return out
+
+
+def _linked() -> dict[str, str]:
+    """The sources as they are linked, by path: again only where one changed, or the linker."""
+    given = {relative.as_posix(): source.read_text() for source, relative in sources()}
+    tools = [inspect.getsource(module) for module in (linker, shortening)]
+    key = hashlib.sha256(json.dumps([given, tools]).encode()).hexdigest()
+    kept = ROOT / "build" / "mpy" / "linked.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    if known.get("key") != key:
+        known = {"key": key, "sources": linker.link(given)}
+        kept.write_text(json.dumps(known))
+    linked: dict[str, str] = known["sources"]
+    return linked
 
 
 def _compile(source: Path, target: Path, options: list[str]) -> None:

@@ -59,7 +59,7 @@ def shorten_attributes(trees: Mapping[str, ast.Module], families: Mapping[str, s
                 if not isinstance(node.ctx, ast.Load):
                     defined.add(node.attr)
             elif isinstance(node, ast.ClassDef):
-                for name in _class_names(node):
+                for name in (name for statement in node.body for name in binds(statement)):
                     where[name].add(families[module])
                     defined.add(name)
     # What stands at a module's top can be meant by an attribute too.
@@ -106,17 +106,17 @@ def shorten_arguments(tree: ast.Module, public: bool, given: set[str | None]) ->
         if public and not is_private(name) or name == "start":
             continue
         args = node.args
-        used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        used = names_in(node)
         used |= {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
         free = (n for n in names() if n not in used)
         inside = {
             argument.arg
             for inner in ast.walk(node)
             if isinstance(inner, ast.arguments) and inner is not args
-            for argument in _all(inner)
+            for argument in arguments(inner)
         }
         new = {}
-        for argument in _all(args):
+        for argument in arguments(args):
             if argument.arg not in {*given, *inside, "self"} and len(argument.arg) > 1:
                 new[argument.arg] = next(free)
         for inner in ast.walk(node):
@@ -124,26 +124,42 @@ def shorten_arguments(tree: ast.Module, public: bool, given: set[str | None]) ->
                 inner.id = new.get(inner.id, inner.id)
             elif isinstance(inner, ast.Global | ast.Nonlocal):
                 inner.names = [new.get(n, n) for n in inner.names]
-        for argument in _all(args):
+        for argument in arguments(args):
             argument.arg = new.get(argument.arg, argument.arg)
 
 
-def _all(args: ast.arguments) -> list[ast.arg]:
+def arguments(args: ast.arguments) -> list[ast.arg]:
+    """All arguments of a function."""
     given = (*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg)
     return [argument for argument in given if argument]
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """All names below a node, but those of attributes and arguments."""
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
 
 
 def is_private(name: str) -> bool:
     return name[0] == "_" and not name.startswith("__")
 
 
-def _class_names(node: ast.ClassDef) -> Iterator[str]:
-    for statement in node.body:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield statement.name
-        elif isinstance(statement, ast.Assign):
-            yield from (
-                n.id for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)
+def binds(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement binds by itself, its blocks and imports left out."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield statement.name
+        return
+    nodes: list[ast.AST] = [statement]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        if isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.name
+        if not isinstance(
+            node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+        ):
+            nodes.extend(
+                child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.stmt)
             )
 
 
