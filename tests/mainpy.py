@@ -76,17 +76,25 @@ class Board:
         return process.wait(10), "".join(lines)
 
 
+def _state(pid: int) -> str:  # as proc(5) names it
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def signal_at_rest(process: subprocess.Popen[Any], number: signal.Signals) -> None:
-    """Sends a MicroPython process a signal while it waits for something.
+    """Sends a process a signal while it, and a MicroPython that it runs, wait for something.
 
     The unix port raises KeyboardInterrupt inside the signal's handler: while garbage is collected,
     that leaves the heap locked. No board does so.
     """
 
-    def state() -> str:  # as proc(5) names it
-        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    def at_rest() -> bool:
+        return all(_state(each) in ("S", "Z") for each in (process.pid, *_children(process.pid)))
 
-    wait_for(state, lambda found: found in ("S", "Z"))
+    wait_for(at_rest, bool)
     process.send_signal(number)
 
 
