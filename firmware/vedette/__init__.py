@@ -11,7 +11,7 @@ _SETTLING_S = const(5)  # in which it connects, and first reports
 
 
 def start(*args, outbox_size=6144, **kwargs):
-    """Puts the tap in and starts the agent: `vedette.agent.start` says with what."""
+    """Puts the tap in and starts the agent: `vedette.lifecycle.start` says with what."""
     import asyncio
 
     from . import tap
@@ -20,7 +20,7 @@ def start(*args, outbox_size=6144, **kwargs):
     from .outbox import Outbox
 
     outbox = Outbox(outbox_size)  # in one piece, before the rest of the code cuts up the heap
-    from .cold import Dense
+    from .cold import Cold, Dense
 
     async def settle():
         with Dense():
@@ -28,6 +28,9 @@ def start(*args, outbox_size=6144, **kwargs):
 
     asyncio.create_task(settle())
     with Dense():
-        from . import agent
+        from . import agent  # noqa: F401 - loaded before, so that it stays
 
-        return agent.start(outbox, *args, **kwargs)
+    with Cold():
+        from .lifecycle import start
+
+        return start(outbox, *args, **kwargs)

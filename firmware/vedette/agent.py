@@ -2,11 +2,9 @@
 
 import asyncio
 import gc
-import os
 
-from iothub import Credentials, HubClient, HubError, clock
+from iothub import clock
 from micropython import const
-from nettap import sockets
 
 from . import collectors, log, messages
 from .cold import Cold, call
@@ -14,66 +12,11 @@ from .configuration import Configuration
 from .journal import Journal
 from .scheduler import Scheduler
 from .sender import Sender
-from .settings import COLLECTORS, Settings
-from .store import FOLDER, Store
+from .settings import Settings
 
 _STOP_S = const(10)
 _HIGH = const(0)
-_ALERTS_S = const(30)
 _ROOM_S = const(30)
-_METHODS = const("collectNow,getBaseline,getStatus,restart,selfTest")
-
-
-def start(
-    outbox,
-    connection_string=None,
-    ca=(),
-    certificate=None,
-    provisioning=None,
-    client=None,
-    module_identity=False,
-    state=FOLDER,
-    journal=True,
-    watchdog=0,
-    system=False,
-):
-    """Starts the agent beside the application, in its asyncio loop; returns the Agent.
-
-    `vedette.start` takes `outbox_size` in place of `outbox`: bytes for what is not acknowledged.
-    Either `connection_string` with `ca` (root certificates as DER: bytes or paths), and the agent
-    has a hub client of its own; with `certificate`, a pair of certificate and private key as DER,
-    no key is in the string. Or `provisioning` in place of the string: a dict of `scope`,
-    `registration_id`, `key` unless there is a certificate, and `host`, as in
-    iothub.dps.Provisioning. Or `client`, an iothub.HubClient that the application owns and
-    starts, and `module_identity` says whether it is a module's. `state` is the folder that keeps
-    the last good configuration, and with `journal` a copy of the outbox. `watchdog`, in seconds,
-    starts the board's, fed as long as the loop lives. With `system`, on Linux, it watches all
-    programs, not this one only.
-    Errors: HubError "credentials" for a connection string or a key that is not one.
-    """
-    own = client is None
-    if own:
-        if provisioning:
-            from iothub.dps import Provisioning
-
-            identity = Provisioning(
-                certificate=certificate, store=state + "/hub.json", **provisioning
-            )
-            client = HubClient(None, ca, identity, socket=sockets.own_socket)
-        else:
-            identity = Credentials.parse(connection_string or "", certificate)
-            client = HubClient(identity, ca, socket=sockets.own_socket)
-        module_identity = "/" in identity.client_id
-    journal = state + "/journal" if journal else None
-    agent = Agent(client, own, module_identity, Store(state), outbox, journal)
-    with Cold():
-        feed = agent.port().watchdog(watchdog) if watchdog else None
-    if feed:
-        agent.scheduler.every_beat(lambda _: feed())
-    agent.watchdog = bool(feed)
-    agent.system = system
-    agent.start()
-    return agent
 
 
 class Agent:
@@ -83,6 +26,7 @@ class Agent:
     """
 
     system = False
+    watchdog = None  # feeds the board's
 
     def __init__(self, client, own_client, module_identity, store, outbox, journal=None):
         self.client = client
@@ -91,7 +35,8 @@ class Agent:
             self.settings = Settings(self.port().defaults())
         self.outbox = outbox
         self.scheduler = Scheduler(clock.uptime)
-        self.sender = Sender(client, self.outbox, self.settings, self._identity())
+        identity = call("lifecycle", "identity", store)
+        self.sender = Sender(client, self.outbox, self.settings, identity)
         self.journal = Journal(journal, self.outbox, self.sender.day) if journal else None
         self.heap_low_water = gc.mem_free()
         self.known = {}  # what `alerts` has to remember
@@ -104,99 +49,29 @@ class Agent:
             "app_errors": 0,
             "alerts_held_back": 0,
         }
-        self._own_client = own_client
+        self.own_client = own_client
         self.configuration = Configuration(self, module_identity)
-        self._resident = {}
+        self.resident = {}
         self.running = {}
-        self._tasks = []
+        self.tasks = []
         self._told = ""  # the client's last error, once it is in the log
 
-    def start(self):
-        """Loads the last good configuration, starts the collectors and connects."""
-        if self.journal:
-            self.journal.load()
-        self.configuration.load()
-        for name in collectors.RESIDENT:
-            self._resident[name] = collectors.load(name, self)  # None: not on this platform
-        self.restart(COLLECTORS)
-        self.scheduler.add("Alerts", self._check_alerts, _ALERTS_S, 0, _ALERTS_S)
-        self.client.on_connection(self._on_connection)
-        self.scheduler.every_beat(self._watch_connection)
-        self.client.on_desired(self.configuration.on_desired)
-        for name in _METHODS.split(","):
-            self._offer(name)
-        if self._own_client:
-            self.client.start()
-        self._tasks = [
-            asyncio.create_task(self.scheduler.run(self._after_jobs)),
-            asyncio.create_task(self.sender.run()),
-            asyncio.create_task(self.configuration.run()),
-        ]
-        if self.journal:
-            self._tasks.append(asyncio.create_task(self.journal.run()))
+    def stop(self, timeout=_STOP_S):
+        """Hands over what was collected, sends what it can within `timeout` seconds, and ends.
 
-    async def stop(self, timeout=_STOP_S):
-        """Hands over what was collected, sends what it can within `timeout` seconds, and ends."""
-        for task in self._tasks:
-            task.cancel()
-        self._tasks = []
-        self.hand_over()
-        self._halt(COLLECTORS)
-        try:
-            await asyncio.wait_for(self.sender.flush(), timeout)
-        except (HubError, asyncio.TimeoutError) as error:
-            log.warning("stopped with %d collections unsent: %r" % (self.outbox.count, error))
-        if self.journal:
-            await self.journal.save()
-        if self._own_client:
-            await self.client.stop()
+        To be awaited.
+        """
+        return call("lifecycle", "end", self, timeout)
 
-    async def reconnect(self):
-        """Opens the agent's own hub connection anew; an application's is the application's."""
-        if self._own_client:
-            await self.client.stop()
-            self.client.start()
-
-    def hand_over(self):
-        """Moves all that was collected into the outbox; False when it has no room for all."""
-        attempt = self.scheduler.attempt
-        return all([attempt(name, each.hand_over) for name, each in self.running.items()])
-
-    def restart(self, names):
-        """Stops these collectors, and starts those that the settings want, as they want them."""
-        self._halt(names)
-        for name in names:
-            resident = self._resident.get(name, True)
-            if resident and not self.settings[name + "_Disabled"]:
-                self.since[name] = clock.uptime()
-                if name in self._resident:
-                    if self.scheduler.attempt(name, resident.start) is False:
-                        continue
-                    self.running[name] = resident
-                priority, period, longest = self.settings.schedule(name)
-                order = priority * len(COLLECTORS) + COLLECTORS.index(name)
-                self.scheduler.add(name, self.collect, period, order, longest)
-
-    def _halt(self, names):
-        for name in names:
-            self.scheduler.remove(name)
-            resident = self.running.pop(name, None)
-            if resident:
-                self.scheduler.attempt(name, resident.stop)
-
-    async def _check_alerts(self, _):
+    async def check_alerts(self, _):
         with Cold():
             from . import alerts
 
             await alerts.check(self)
 
-    def _offer(self, method):
-        try:
-            self.client.on_method(
-                method, lambda payload: call("methods", "answer", self, method, payload)
-            )
-        except ValueError:
-            log.warning("the application has a method %s: the agent's is not offered" % method)
+    def handler(self, method):
+        """Returns the function that answers a direct method."""
+        return lambda payload: call("methods", "answer", self, method, payload)
 
     async def collect(self, name):
         """Has a collector hand over what it has; False where there is none of that name."""
@@ -204,7 +79,7 @@ class Agent:
             await self.running[name].collect()
             return True
         with Cold():
-            collector = None if name in self._resident else collectors.load(name, self)
+            collector = None if name in self.resident else collectors.load(name, self)
             if collector:
                 await collector.collect()
         return collector is not None
@@ -229,12 +104,6 @@ class Agent:
         """Tells of a setting that does not do: in the log, and as a ConfigurationError event."""
         log.warning("%s: %s" % (key, reason))
         self.tell("ConfigurationError", "key,reason", [key, reason])
-
-    def alert(self, rule, title, description, severity):
-        """Makes an Alert event, which is sent at once."""
-        columns = "rule,title,description,severity"
-        self.tell("Alert", columns, [rule, title, description, severity], "Security")
-        self.sender.wake()
 
     def tell(self, name, columns, row, event_type="Diagnostic"):
         """Puts an event of one row that no collector made into the outbox, as High.
@@ -267,28 +136,22 @@ class Agent:
 
         return ports.load()
 
-    def _after_jobs(self):
+    def after_jobs(self):
         gc.collect()
         self.heap_low_water = min(self.heap_low_water, gc.mem_free())
         self.sender.wake()
 
-    def _on_connection(self, connected, _):
+    def on_connection(self, connected, _):
         if connected:
             log.info("connected")
             self.sender.wake()
 
-    def _watch_connection(self, _):
+    def beat(self, _):
+        """Feeds the watchdog, and logs the client's errors."""
+        if self.watchdog:
+            self.watchdog()
         error = str(self.client.last_error or "")
         if error != self._told:
             self._told = error
             if error:
                 log.warning("hub: " + error)
-
-    def _identity(self):
-        """The UUID made once for the device and kept."""
-        known = self.store.load("agent")
-        if isinstance(known, dict) and isinstance(known.get("id"), str):
-            return known["id"]
-        made = messages.uuid(os.urandom(16))
-        self.store.keep("agent", {"id": made})
-        return made

@@ -38,6 +38,13 @@ async def check(agent):
         await _check_files(agent)
 
 
+def tell(agent, rule, title, description, severity):
+    """Makes an Alert event, which is sent at once."""
+    columns = "rule,title,description,severity"
+    agent.tell("Alert", columns, [rule, title, description, severity], "Security")
+    agent.sender.wake()
+
+
 def _alert(agent, rule, title, description):
     """Tells of what was not told in this interval; False when it was, or when that is too much."""
     told = agent.known["told"]
@@ -47,7 +54,7 @@ def _alert(agent, rule, title, description):
         agent.counters["alerts_held_back"] += 1
         return False
     told.append(title)
-    agent.alert(rule, title, description, "High")
+    tell(agent, rule, title, description, "High")
     return True
 
 

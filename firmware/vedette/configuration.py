@@ -26,13 +26,6 @@ class Configuration:
         self.refused = None
         self._changed = asyncio.Event()
 
-    def load(self):
-        """Applies the last good configuration; a damaged one counts, and the defaults stay."""
-        with Cold():
-            from . import desired
-
-            desired.load(self.agent)
-
     def on_desired(self, desired, version, full):
         """Takes the twin's desired properties, all (full) or a merge patch (RFC 7396)."""
         if self.section:

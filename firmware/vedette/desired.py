@@ -1,17 +1,14 @@
 """What is done with a document of desired properties. Imported when one comes."""
 
-import asyncio
-
 from iothub import HubError
 from micropython import const
 from nettap import sockets
 
-from . import log
+from . import lifecycle, log
 from .settings import COLLECTORS
 from .validation import PROBLEMS_MAX, Refused, changes, check, report
 
 _FILE = const("settings")
-_WAIT_S = const(1)
 _TEMPORARY = const(("throttled", "timeout", "server"))
 
 
@@ -38,7 +35,7 @@ async def answer(configuration):
     agent.sender.wake()
     again = await _report(configuration, problems, unknown)
     if sockets.include_own != included:  # a socket is watched from its making, or never
-        await agent.reconnect()
+        await lifecycle.reconnect(agent)
     return again
 
 
@@ -61,11 +58,9 @@ async def _take(configuration, document, version):
         return problems, unknown
     changed = changes(agent.settings, values)
     if changed:
-        while not agent.hand_over():
-            agent.sender.wake()
-            await asyncio.sleep(_WAIT_S)
+        await lifecycle.handed_over(agent)
         agent.settings.apply(values)
-        agent.restart(_concerned(changed))
+        lifecycle.restart(agent, _concerned(changed))
         agent.store.keep(_FILE, values)
         log.info("applied: " + ", ".join(changed))
     configuration.applied = version

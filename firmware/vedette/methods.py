@@ -7,7 +7,7 @@ from iothub import clock
 from micropython import const
 
 from . import VERSION, log
-from .cold import Cold
+from .cold import Cold, call
 from .settings import COLLECTORS
 
 _WAIT_S = const(1)
@@ -33,7 +33,8 @@ async def answer(agent, name, payload):
     if name == "restart":
         asyncio.create_task(_restart(agent))
     else:
-        agent.alert("SelfTest", "A test, on request", "Alerts of this device arrive.", "Low")
+        title, description = "A test, on request", "Alerts of this device arrive."
+        call("alerts", "tell", agent, "SelfTest", title, description, "Low")
     return 200, {}
 
 
@@ -94,9 +95,9 @@ def _status(agent):
 async def _restart(agent):
     """The agent begins anew, and takes its twin again; board and application go on."""
     await asyncio.sleep(_WAIT_S)  # the answer is on its way meanwhile
-    while not agent.hand_over():
-        agent.sender.wake()
-        await asyncio.sleep(_WAIT_S)
-    agent.sender.wake()
-    agent.restart(COLLECTORS)
-    await agent.reconnect()
+    with Cold():
+        from .lifecycle import handed_over, reconnect, restart
+
+        await handed_over(agent)
+        restart(agent, COLLECTORS)
+        await reconnect(agent)

@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from hub_client import Client
-from vedette import messages, starts
+from vedette import alerts, lifecycle, messages, starts
 from vedette.agent import Agent
 from vedette.outbox import Outbox
 from vedette.store import Store
@@ -28,10 +28,10 @@ async def main(form):
     client.connected = False
     agent = Agent(client, False, False, Store("/nonexistent"), Outbox(16384))
     agent.settings.apply({"Message_Format": form})
-    agent.start()
+    lifecycle.begin(agent)
     for name in ("SystemInformation", "Heartbeat", "Statistics"):
         await agent.collect(name)
-    agent.alert("SelfTest", "A title", "A description", "Low")
+    alerts.tell(agent, "SelfTest", "A title", "A description", "Low")
     agent.complain("Some_Key", 'a "reason"')
     agent.store = Evidence()
     starts.report(agent, True)

@@ -3,7 +3,7 @@
 import asyncio
 
 from hub_client import Client
-from vedette import log, messages, tap
+from vedette import lifecycle, log, messages, tap
 from vedette.agent import Agent
 from vedette.outbox import Outbox
 from vedette.store import Store
@@ -19,7 +19,7 @@ _QUIET = {
 def _start(module=False, outbox_size=16384, store="state"):
     client = Client()
     agent = Agent(client, False, module, Store(store), Outbox(outbox_size))
-    agent.start()
+    lifecycle.begin(agent)
     return client, agent
 
 
@@ -115,7 +115,7 @@ async def test_the_last_good_configuration_and_the_agents_id_outlive_a_restart()
     await client.until(2)
     await agent.stop()
     again = Agent(Client(), False, False, Store("kept"), Outbox(4096))
-    again.start()
+    lifecycle.begin(again)
     assert again.settings["Message_Format"] == "objects"
     assert again.sender._agent_id == agent.sender._agent_id and len(agent.sender._agent_id) == 36
     await again.stop()
@@ -127,7 +127,7 @@ async def test_a_damaged_configuration_file_means_defaults_and_is_counted():
         with open("damaged/settings.json", "w") as file:
             file.write(text)
         agent = Agent(Client(), False, False, Store("damaged"), Outbox(4096))
-        agent.start()
+        lifecycle.begin(agent)
         assert agent.settings["Message_Format"] == "columns"
         assert agent.store.corrupt == 1, text[:20]
         await agent.stop()
@@ -248,7 +248,7 @@ async def test_a_configuration_that_meets_an_error_goes_on():
     client.push({"microAgent": dict(_QUIET)}, 1, True)
     for _ in range(50):
         await asyncio.sleep_ms(1)
-    assert agent.scheduler.errors == 1 and not agent._tasks[2].done()
+    assert agent.scheduler.errors == 1 and not agent.tasks[2].done()
     await agent.stop()
 
 
@@ -263,7 +263,7 @@ class Failing:
 
 async def test_a_collector_that_cannot_start_does_not_stop_the_others():
     client, agent = _start(store="failing")
-    agent._resident["Process"] = Failing()
+    agent.resident["Process"] = Failing()
     client.push({"microAgent": {"Heartbeat_Disabled": False, "Process_CacheSize": 16}}, 1, True)
     assert (await client.until(1))["microAgent"]["latest_state"] == "success"
     assert agent.scheduler.errors == 1 and "Process" not in agent.running
@@ -276,7 +276,7 @@ async def test_what_others_collected_is_handed_over_where_one_cannot():
     client, agent = _start(store="failing")
     agent.running["Process"] = Failing()
     _connect()
-    assert not agent.hand_over()
+    assert not lifecycle.hand_over(agent)
     assert agent.scheduler.errors == 1 and agent.outbox.count == 1
     await agent.stop()
     assert client.named("ConnectionCreate") and agent.scheduler.errors == 3

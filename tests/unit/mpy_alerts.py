@@ -9,7 +9,7 @@ from harness import SkipTest
 from hub_client import Client
 from iothub import HubError, clock
 from nettap import sockets
-from vedette import alerts, log, networks, tap
+from vedette import alerts, lifecycle, log, networks, tap
 from vedette.agent import Agent
 from vedette.outbox import Outbox
 from vedette.store import Store
@@ -30,7 +30,7 @@ class Desk:
         self.agent = Agent(self.client, False, True, self.store, Outbox(16384))
         values = {"Alerts_" + rule: value for rule, value in rules.items()}
         self.agent.settings.apply(values)
-        self.agent.start()
+        lifecycle.begin(self.agent)
 
     async def alerts(self):
         """The (rule, title) of all alerts so far, after a look at every rule."""

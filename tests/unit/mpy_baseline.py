@@ -6,7 +6,7 @@ import random
 import sys
 
 from hub_client import Client
-from vedette import baseline, log, methods, ports
+from vedette import baseline, lifecycle, log, methods, ports
 from vedette.agent import Agent
 from vedette.outbox import Outbox
 from vedette.settings import Settings
@@ -79,7 +79,7 @@ def _start(store, **values):
     ports.facts = lambda agent: Facts()
     client = Client()
     agent = Agent(client, False, True, Store(store), Outbox(16384))
-    agent.start()
+    lifecycle.begin(agent)
     client.push(dict(_QUIET, **values), 1, True)
     return client, agent
 

@@ -6,7 +6,7 @@ import os
 import vedette
 from hub_client import Client
 from iothub import clock
-from vedette import log
+from vedette import lifecycle, log
 from vedette.agent import Agent
 from vedette.outbox import Outbox
 from vedette.store import Store
@@ -18,7 +18,7 @@ _HEAD = 20  # bytes before the first record
 async def test_an_agent_takes_up_where_the_last_one_was_killed():
     def agent(client):
         made = Agent(client, False, False, Store("state"), Outbox(4096), "state/journal")
-        made.start()
+        lifecycle.begin(made)
         return made
 
     first = agent(Client())
@@ -28,7 +28,7 @@ async def test_an_agent_takes_up_where_the_last_one_was_killed():
     first.sender.day[:] = [clock.unix() // 86400, 7, 8, 900]
     await asyncio.sleep_ms(50)
     assert first.outbox.count == 2
-    for task in first._tasks:  # as a reset does: nobody says good-bye
+    for task in first.tasks:  # as a reset does: nobody says good-bye
         task.cancel()
     second = agent(Client())
     await second.sender.flush()

@@ -4,7 +4,7 @@ import asyncio
 
 from hub_client import Client
 from nettap import sockets
-from vedette import log, tap
+from vedette import lifecycle, log, tap
 from vedette.agent import Agent
 from vedette.outbox import Outbox
 from vedette.store import Store
@@ -16,7 +16,7 @@ _QUIET = {"%s_Disabled" % name: True for name in ("Baseline", "ListeningPorts", 
 async def _start(desired=_QUIET):
     client = Client()
     agent = Agent(client, False, True, Store("state"), Outbox(16384))
-    agent.start()
+    lifecycle.begin(agent)
     client.push(dict(desired), 1, True)
     await client.until(1)
     return client, agent
@@ -123,6 +123,6 @@ async def test_a_method_of_the_application_stays_its_own():
     client = Client()
     client.methods["restart"] = own = object()
     agent = Agent(client, False, True, Store("shared"), Outbox(16384))
-    agent.start()
+    lifecycle.begin(agent)
     assert client.methods["restart"] is own and "getStatus" in client.methods
     await agent.stop()

@@ -11,6 +11,7 @@ from vedette import log, tap  # noqa: E402
 tap.install()
 
 from hub_client import Client  # noqa: E402
+from vedette import lifecycle  # noqa: E402
 from vedette.agent import Agent  # noqa: E402
 from vedette.outbox import Outbox  # noqa: E402
 from vedette.store import Store  # noqa: E402
@@ -37,7 +38,7 @@ def _sight(number):
 async def test_after_ten_minutes_without_a_hub_all_arrives_oldest_of_the_highest_first():
     client = Client()
     agent = Agent(client, False, False, Store("state"), Outbox(32768), "state/journal")
-    agent.start()
+    lifecycle.begin(agent)
     client.push({"microAgent": _TWIN}, 1, True)
     await client.until(1)
     await asyncio.sleep(5)
