@@ -6,7 +6,7 @@ import gc
 from iothub import clock
 from micropython import const
 
-from . import collectors, log, messages
+from . import collectors, log
 from .cold import Cold, call
 from .configuration import Configuration
 from .journal import Journal
@@ -56,12 +56,12 @@ class Agent:
         self.tasks = []
         self._told = ""  # the client's last error, once it is in the log
 
-    def stop(self, timeout=_STOP_S):
-        """Hands over what was collected, sends what it can within `timeout` seconds, and ends.
+    async def stop(self, timeout=_STOP_S):
+        """Hands over what was collected, sends what it can within `timeout` seconds, and ends."""
+        with Cold():
+            from . import lifecycle
 
-        To be awaited.
-        """
-        return call("lifecycle", "end", self, timeout)
+            await lifecycle.end(self, timeout)
 
     async def check_alerts(self, _):
         with Cold():
@@ -75,11 +75,11 @@ class Agent:
 
     async def collect(self, name):
         """Has a collector hand over what it has; False where there is none of that name."""
-        if name in self.running:
-            await self.running[name].collect()
-            return True
         with Cold():
-            collector = None if name in self.resident else collectors.load(name, self)
+            if name in self.resident:
+                collector = self.running.get(name)
+            else:
+                collector = collectors.load(name, self)
             if collector:
                 await collector.collect()
         return collector is not None
@@ -110,8 +110,11 @@ class Agent:
 
         False when it has no room.
         """
-        pieces = [messages.head(name, event_type, "Triggered")]
-        pieces += messages.payload(columns, [row], self.objects)
+        with Cold():
+            from . import messages
+
+            pieces = [messages.head(name, event_type, "Triggered")]
+            pieces += messages.payload(columns, [row], self.objects)
         return self._add(pieces, _HIGH, 0) or self._lose(name)
 
     def _add(self, pieces, priority, seconds):

@@ -22,7 +22,7 @@ async def main(form, root):
     await agent.collect("Baseline")
     agent.outbox.stamp()
     chosen = [(offset, 0) for offset in agent.outbox.entries()]
-    for piece in messages.message(agent.outbox, chosen, agent.sender._agent_id):
+    for piece in messages.message(agent.outbox, chosen, agent.sender.agent_id):
         print(piece if isinstance(piece, str) else str(piece, "utf-8"), end="")
     print()
 

@@ -117,7 +117,7 @@ async def test_the_last_good_configuration_and_the_agents_id_outlive_a_restart()
     again = Agent(Client(), False, False, Store("kept"), Outbox(4096))
     lifecycle.begin(again)
     assert again.settings["Message_Format"] == "objects"
-    assert again.sender._agent_id == agent.sender._agent_id and len(agent.sender._agent_id) == 36
+    assert again.sender.agent_id == agent.sender.agent_id and len(agent.sender.agent_id) == 36
     await again.stop()
 
 

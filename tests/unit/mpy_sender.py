@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from iothub import HubError, clock
-from vedette import messages
+from vedette import messages, sending
 from vedette.outbox import TEXT, Outbox
 from vedette.sender import Sender
 from vedette.settings import Settings
@@ -113,7 +113,7 @@ async def test_an_event_that_does_not_fit_is_not_rendered_to_its_end():
 
     messages.event = event
     try:
-        chosen, _ = await sender._pack(262144)
+        chosen, _ = await sending.pack(sender, 262144)
     finally:
         messages.event = plain
     first, second, third = outbox.entries()

@@ -6,7 +6,7 @@ twin's contract without a module, or whose module this platform lacks, is not co
 
 from iothub import clock
 
-from .. import log, messages
+from .. import log
 
 # These aggregate between two collections, and stay loaded. The others are made when they are due.
 RESIDENT = ("NetworkActivity", "Process")
@@ -53,10 +53,14 @@ class Base:
             self.agent.complain(self.name + "_CacheSize", text % (count, what))
 
     def head(self):
+        from .. import messages
+
         return messages.head(self.event, self.event_type, self.category)
 
     async def emit(self, columns, rows):
         """Makes one event of `rows`, lists of values for `columns`: "name,name"."""
+        from .. import messages
+
         pieces = [self.head()] + messages.payload(columns, rows, self.agent.objects)
         await self.agent.deliver(self.name, pieces, self.interval())
 

@@ -9,7 +9,7 @@ from flowtable import DROP_NEW, DROP_OLDEST
 from iothub import clock
 from nettap import sockets
 
-from .. import flows, tap
+from .. import tap
 from ..messages import FRAME_MAX
 from ..outbox import FLOWS, OBJECTS
 from . import Base
@@ -65,6 +65,8 @@ class Collector(Base):
         if not count:
             self.interval()
             return True
+        from .. import flows
+
         text = self.head()
         size = agent.settings["Message_MaxSize"] - FRAME_MAX
         if self._others:
