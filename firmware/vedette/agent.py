@@ -111,10 +111,10 @@ class Agent:
         False when it has no room.
         """
         with Cold():
-            from . import messages
+            from . import events
 
-            pieces = [messages.head(name, event_type, "Triggered")]
-            pieces += messages.payload(columns, [row], self.objects)
+            pieces = [events.head(name, event_type, "Triggered")]
+            pieces += events.payload(columns, [row], self.objects)
         return self._add(pieces, _HIGH, 0) or self._lose(name)
 
     def _add(self, pieces, priority, seconds):

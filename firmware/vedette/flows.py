@@ -10,9 +10,10 @@ from flowtable import ICMP, IN, TCP
 from micropython import const
 from nettap.sockets import app_name
 
-# The longest that a row can get, with what is shared.
+# The longest that a row can get, with what is shared; and an event with its envelope around them.
 COLUMNS_ROW_MAX = const(252)
 OBJECTS_ROW_MAX = const(512)
+FRAME_MAX = const(768)
 
 _HOSTS_MAX = const(1024)  # bytes of host names kept with a snapshot
 _NAME_MAX = const(64)

@@ -7,7 +7,7 @@ from iothub import Credentials, HubClient, HubError, clock
 from micropython import const
 from nettap import sockets
 
-from . import collectors, desired, log, messages
+from . import collectors, events, log
 from .agent import Agent
 from .settings import COLLECTORS
 from .store import FOLDER, Store
@@ -68,6 +68,8 @@ def start(
 
 def begin(agent):
     """Loads the last good configuration, starts the collectors and connects."""
+    from . import desired  # which imports this module
+
     if agent.journal:
         agent.journal.load()
     desired.load(agent)
@@ -162,6 +164,6 @@ def identity(store):
     known = store.load("agent")
     if isinstance(known, dict) and isinstance(known.get("id"), str):
         return known["id"]
-    made = messages.uuid(os.urandom(16))
+    made = events.uuid(os.urandom(16))
     store.keep("agent", {"id": made})
     return made

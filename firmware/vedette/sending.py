@@ -5,7 +5,7 @@ import asyncio
 from iothub import clock
 from micropython import const
 
-from . import log, messages
+from . import events, log, messages
 from .outbox import TRIED
 
 _UNIT = const(4096)  # bytes; what a hub meters by
@@ -100,7 +100,7 @@ async def _send(sender, chosen, length):
     properties = {
         "$.ct": "application/json",
         "$.ce": "utf-8",
-        "$.mid": messages.uuid(outbox.header(offset)[-1], part),
+        "$.mid": events.uuid(outbox.header(offset)[-1], part),
         "$.ifid": _INTERFACE,
     }
     again = [offset for offset in {entry[0] for entry in chosen} if outbox.mark(offset, TRIED)]

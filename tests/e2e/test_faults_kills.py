@@ -24,7 +24,7 @@ from .peers import udp_sink
 # Ten datagrams a second, each from a port of its own; and what the journal keeps is noted.
 APP = """
 import asyncio, socket
-from vedette import journal, messages
+from vedette import events, journal
 from vedette.outbox import KEPT
 
 TARGET = socket.getaddrinfo("127.0.0.1", %d)[0][-1]
@@ -40,7 +40,7 @@ async def save(self):
                 _, flags, parts, _, _, _, _, _, raw = outbox.header(offset)
                 if flags & KEPT:
                     for part in range(parts):
-                        file.write(messages.uuid(raw, part) + "\\n")
+                        file.write(events.uuid(raw, part) + "\\n")
 
 async def main():
     journal.Journal.save = save

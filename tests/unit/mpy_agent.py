@@ -3,7 +3,7 @@
 import asyncio
 
 from hub_client import Client
-from vedette import lifecycle, log, messages, tap
+from vedette import events, lifecycle, log, tap
 from vedette.agent import Agent
 from vedette.outbox import Outbox
 from vedette.store import Store
@@ -142,8 +142,8 @@ async def test_an_interval_without_flows_sends_nothing():
 
 async def test_an_event_waits_for_room_while_the_hub_takes_what_there_is():
     client, agent = _start(store="room", outbox_size=4096)
-    text = [messages.head("Heartbeat", "Security", "Periodic")]
-    text += messages.payload("text", [["x" * 3000]], False)
+    text = [events.head("Heartbeat", "Security", "Periodic")]
+    text += events.payload("text", [["x" * 3000]], False)
     for _ in range(3):
         await agent.deliver("Heartbeat", text, 60)
     client.connected = False
@@ -158,8 +158,8 @@ async def test_an_event_waits_for_room_while_the_hub_takes_what_there_is():
 async def test_an_event_that_finds_no_room_for_long_is_counted():
     client, agent = _start(store="noroom", outbox_size=4096)
     client.connected = False
-    text = [messages.head("Heartbeat", "Security", "Periodic")]
-    text += messages.payload("text", [["x" * 3000]], False)
+    text = [events.head("Heartbeat", "Security", "Periodic")]
+    text += events.payload("text", [["x" * 3000]], False)
     slept = asyncio.sleep
 
     async def at_once(_):

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from iothub import HubError, clock
-from vedette import messages, sending
+from vedette import events, messages, sending
 from vedette.outbox import TEXT, Outbox
 from vedette.sender import Sender
 from vedette.settings import Settings
@@ -49,8 +49,8 @@ def _make(values=None, size=60000):
 
 
 def _add(outbox, name, priority=1, padding=0, when=None):
-    pieces = [messages.head(name, "Security", "Periodic")]
-    pieces += messages.payload("text", [["x" * padding]], False)
+    pieces = [events.head(name, "Security", "Periodic")]
+    pieces += events.payload("text", [["x" * padding]], False)
     pieces = [piece.encode() for piece in pieces]
     outbox.add(pieces, priority, clock.uptime() if when is None else when, 60)
 
@@ -129,7 +129,7 @@ async def test_what_is_not_acknowledged_is_sent_again_the_same():
     assert await _refused(sender) and await _refused(sender)
     assert outbox.count == 2 and not client.messages
     (first, _) = outbox.entries()
-    identity = messages.uuid(outbox.header(first)[-1])
+    identity = events.uuid(outbox.header(first)[-1])
     await sender.flush()
     assert _names(client) == ["A", "B"] and outbox.count == 0
     assert client.events()[0]["Id"] == identity
@@ -138,8 +138,8 @@ async def test_what_is_not_acknowledged_is_sent_again_the_same():
 
 async def test_the_parts_of_an_event_are_no_retries_of_each_other():
     client, outbox, sender = _make({"Message_MaxSize": 8192})
-    text = messages.head("A", "Security", "Periodic")
-    text = (text + "".join(messages.payload("text", [["x" * 3000]], False))).encode()
+    text = events.head("A", "Security", "Periodic")
+    text = (text + "".join(events.payload("text", [["x" * 3000]], False))).encode()
     view = outbox.reserve(len(text), TEXT, 1, 0, 3, 0, 0, len(text), 0, 60, bytes(16))
     view[: len(text)] = text
     outbox.commit(len(text))

@@ -57,6 +57,8 @@ GROUPS = {
         "vedette.sender",
         "vedette.settings",
     ),
+    "vedette.lifecycle": ("vedette.desired", "vedette.validation"),
+    "vedette.sending": ("vedette.flows", "vedette.messages"),
 }
 # An application may give the arguments of their functions by name.
 PUBLIC = (

@@ -53,15 +53,15 @@ class Base:
             self.agent.complain(self.name + "_CacheSize", text % (count, what))
 
     def head(self):
-        from .. import messages
+        from .. import events
 
-        return messages.head(self.event, self.event_type, self.category)
+        return events.head(self.event, self.event_type, self.category)
 
     async def emit(self, columns, rows):
         """Makes one event of `rows`, lists of values for `columns`: "name,name"."""
-        from .. import messages
+        from .. import events
 
-        pieces = [self.head()] + messages.payload(columns, rows, self.agent.objects)
+        pieces = [self.head()] + events.payload(columns, rows, self.agent.objects)
         await self.agent.deliver(self.name, pieces, self.interval())
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from micropython import const
 
-from .. import baseline, messages, ports
+from .. import baseline, events, ports
 from . import Base
 
 _ROWS_SIZE = const(1024)  # bytes of text in the rows of one event, about
@@ -37,5 +37,5 @@ class Collector(Base):
 
     async def _emit(self, rows, run, passed, seconds):
         pieces = [self.head(), '"ChecksRun":%d,"ChecksPassed":%d,' % (run, passed)]
-        pieces += messages.payload(baseline.COLUMNS, rows, self.agent.objects)
+        pieces += events.payload(baseline.COLUMNS, rows, self.agent.objects)
         await self.agent.deliver(self.name, pieces, seconds)

@@ -4,7 +4,7 @@ from flowtable import TCP
 from micropython import const
 from nettap import sockets
 
-from .. import messages
+from .. import events
 from ..flows import address_text
 from . import Base
 
@@ -31,5 +31,5 @@ class Collector(Base):
         ]
         seconds = self.interval()
         for at in range(0, max(len(rows), 1), _ROWS_MAX):
-            pieces = messages.payload(_COLUMNS, rows[at : at + _ROWS_MAX], agent.objects)
+            pieces = events.payload(_COLUMNS, rows[at : at + _ROWS_MAX], agent.objects)
             await agent.deliver(self.name, [self.head()] + pieces, seconds)

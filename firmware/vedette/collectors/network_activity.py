@@ -10,7 +10,6 @@ from iothub import clock
 from nettap import sockets
 
 from .. import tap
-from ..messages import FRAME_MAX
 from ..outbox import FLOWS, OBJECTS
 from . import Base
 
@@ -68,7 +67,7 @@ class Collector(Base):
         from .. import flows
 
         text = self.head()
-        size = agent.settings["Message_MaxSize"] - FRAME_MAX
+        size = agent.settings["Message_MaxSize"] - flows.FRAME_MAX
         if self._others:
             share = min(size, agent.outbox.room) // 4
             owners = self._others.owners.rows(share, agent.objects)

@@ -5,7 +5,7 @@ import asyncio
 from iothub import clock
 from micropython import const
 
-from .. import log, messages
+from .. import events, log
 from ..ports import process_watch
 from ..ports.keep import keep
 from . import Base
@@ -86,4 +86,4 @@ class Collector(Base):
                 break
             row = self._rows[key]
             rows.append([clock.utc(boot + row[0])] + row[1:])
-        return len(rows), [self.head()] + messages.payload(_COLUMNS, rows, self.agent.objects)
+        return len(rows), [self.head()] + events.payload(_COLUMNS, rows, self.agent.objects)
