@@ -34,15 +34,25 @@ class Cold(Dense):
     What keeps state between two uses must have been imported before.
     """
 
+    open = 0
+    kept = None  # the modules that there were before the first of those that are open
+
     def __enter__(self):
         gc.collect()  # so that what stays of it, such as names, goes where there are gaps
-        super().__enter__()
         self._kept = set(sys.modules)
+        super().__enter__()
+        if not Cold.open:
+            Cold.kept = self._kept
+        Cold.open += 1
 
     def __exit__(self, *_):
         super().__exit__()
+        Cold.open -= 1
+        kept = self._kept
+        if not Cold.open:  # what another has let go of meanwhile, and this one imported again, too
+            kept, Cold.kept = Cold.kept, None
         for name in list(sys.modules):
-            if name.startswith("vedette.") and name not in self._kept:
+            if name.startswith("vedette.") and name not in kept:
                 del sys.modules[name]
                 package, _, module = name.rpartition(".")
                 if package in sys.modules:

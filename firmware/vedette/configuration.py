@@ -53,13 +53,16 @@ class Configuration:
             self._changed.clear()
             again = True
             try:
-                with Cold():
-                    from . import desired
-
-                    again = await desired.answer(self)
+                again = await self._answer()
             except Exception as error:  # such as no heap for now: the document is tried again
                 self.agent.scheduler.errors += 1
                 log.failed("configuration", error)
             if again:
                 await asyncio.sleep(_RETRY_S)
                 self._changed.set()
+
+    async def _answer(self):
+        with Cold():
+            from . import desired  # not in `run`, which would keep it
+
+            return await desired.answer(self)

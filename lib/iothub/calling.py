@@ -39,16 +39,19 @@ def hear(methods, call, payload):
         asyncio.create_task(_answer(methods.client, rid, refusal[0], {"error": refusal[1]}))
         return
     methods.calls.append((rid, handler, payload))
-    if not methods.task or methods.task.done():
+    if not methods.task:
         methods.task = asyncio.create_task(_run(methods))
 
 
 async def _run(methods):
-    while methods.calls:
-        try:
-            await _serve(methods.client, *methods.calls[0])
-        finally:
-            methods.calls.pop(0)
+    try:
+        while methods.calls:
+            try:
+                await _serve(methods.client, *methods.calls[0])
+            finally:
+                methods.calls.pop(0)
+    finally:
+        methods.task = None  # it keeps this module loaded
 
 
 async def _serve(client, rid, callback, payload):

@@ -269,7 +269,9 @@ class HubClient:
             if not self.connected:
                 self.connected = True
                 self._tell(None)
-        if not self._greeted and (new or self._greeting.done()):
+        if self._greeting and self._greeting.done():
+            self._greeting = None  # it keeps the code that greets loaded
+        if not self._greeted and (new or not self._greeting):
             self._greeted = True
             self._greeting = asyncio.create_task(cold("twin", "greet", self))
 
