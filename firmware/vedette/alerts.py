@@ -70,7 +70,7 @@ def _check_flows(agent):
     most = settings["Alerts_BytesOutLimit"]
     if not allowed and not most:
         return found
-    from . import flows, networks
+    from . import events, networks
 
     allowed = networks.parse(allowed + "," + _LOOPBACK) if allowed else None
     for index in range(table.live):
@@ -78,12 +78,12 @@ def _check_flows(agent):
         if remote is None:
             continue
         if allowed and not networks.inside(remote, allowed):
-            text = flows.address_text(remote)
+            text = events.address_text(remote)
             title = "Connection with " + text
             text += " is in none of the networks that are allowed"
             found = _alert(agent, "AllowedAddresses", title, text) or found
         if most and table.sent_to(index) > most:
-            title = "Much sent to " + flows.address_text(remote)
+            title = "Much sent to " + events.address_text(remote)
             text = "More than %d bytes in one interval" % most
             found = _alert(agent, "BytesOutLimit", title, text) or found
     return found

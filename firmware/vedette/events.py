@@ -45,3 +45,15 @@ def payload(columns, rows, objects):
         pieces.append(opening)
     pieces.append("]" if objects else "]}")
     return pieces
+
+
+def address_text(address):
+    """4 or 16 bytes as text, IPv6 as RFC 5952 writes it."""
+    if len(address) == 4:
+        return "%d.%d.%d.%d" % tuple(address)
+    groups = ["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)]
+    for length in range(8, 1, -1):
+        for at in range(9 - length):
+            if groups[at : at + length] == ["0"] * length:
+                return ":".join(groups[:at]) + "::" + ":".join(groups[at + length :])
+    return ":".join(groups)

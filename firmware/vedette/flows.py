@@ -10,6 +10,8 @@ from flowtable import ICMP, IN, TCP
 from micropython import const
 from nettap.sockets import app_name
 
+from .events import address_text
+
 # The longest that a row can get, with what is shared; and an event with its envelope around them.
 COLUMNS_ROW_MAX = const(252)
 OBJECTS_ROW_MAX = const(512)
@@ -144,15 +146,3 @@ def _json(value):
     if isinstance(value, bytes):
         value = address_text(value)
     return '"%s"' % value if isinstance(value, str) else str(value)
-
-
-def address_text(address):
-    """4 or 16 bytes as text, IPv6 as RFC 5952 writes it."""
-    if len(address) == 4:
-        return "%d.%d.%d.%d" % tuple(address)
-    groups = ["%x" % (address[i] << 8 | address[i + 1]) for i in range(0, 16, 2)]
-    for length in range(8, 1, -1):
-        for at in range(9 - length):
-            if groups[at : at + length] == ["0"] * length:
-                return ":".join(groups[:at]) + "::" + ":".join(groups[at + length :])
-    return ":".join(groups)

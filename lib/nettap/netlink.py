@@ -19,10 +19,11 @@ _REQUEST = const(1)  # NLM_F_REQUEST
 _REQUEST_DUMP = const(0x301)  # NLM_F_REQUEST | NLM_F_DUMP
 _FIRST_KIND = const(16)  # below are NLMSG_DONE, NLMSG_ERROR and other control messages
 _TIMEOUT_S = const(1)
-_RECEIVE = const(16384)  # the kernel fills as much as it is asked for,
-_SHORT = const(4096)  # but no less than this: a heap in use has no long pieces
-_ANSWER = const(512)  # for one message
+_RECEIVE = const(16384)  # the kernel fills as much as it is asked for
+_ANSWER = const(512)  # for one message, or a few: a heap in use has no long pieces
 _MAX_RECEIVES = const(256)
+_SOL_NETLINK = const(270)
+_STRICT = const(12)  # NETLINK_GET_STRICT_CHK, since Linux 4.20: what a dump is of can be chosen
 _GET_ADDRESSES = const(22)  # RTM_GETADDR, linux/rtnetlink.h
 _IFADDRMSG = const(8)  # struct ifaddrmsg: family, prefix, flags, scope u8 each, then the interface
 _IFA_ADDRESS = const(1)  # the peer's, where there is also
@@ -63,16 +64,16 @@ def messages(data):
         at += size + 3 & ~3
 
 
-def dump(protocol, kind, body, size=_RECEIVE):
+def dump(protocol, kind, body):
     """Yields (data, where a message's body begins, where it ends) of all that a table holds.
 
-    It is received `size` bytes at a time, 4096 at least. Errors: OSError.
+    Errors: OSError.
     """
     link = connect(protocol)
     try:
         link.send(_request(kind, _REQUEST_DUMP, body))
         for _ in range(_MAX_RECEIVES):
-            data = link.recv(size)
+            data = link.recv(_RECEIVE)
             for kind, start, end in messages(data):
                 if kind < _FIRST_KIND:
                     return
@@ -116,10 +117,32 @@ def addresses():
 
     Scopes are 0 for one that is routed, and more for those that are not. Errors: OSError.
     """
-    for data, at, end in dump(ROUTE, _GET_ADDRESSES, bytes(_IFADDRMSG), _SHORT):
-        found = {}
-        for kind, start, stop in attributes(data, at + _IFADDRMSG, end):
-            found[kind] = data[start:stop]
-        address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
-        if address:
-            yield address, struct.unpack_from("I", data, at + 4)[0], data[at + 3]
+    for data, at, end in dump(ROUTE, _GET_ADDRESSES, bytes(_IFADDRMSG)):
+        yield from _address(data, at, end)
+
+
+def first_addresses(index, family):
+    """As `addresses`, of an interface and AF_INET or AF_INET6: the first few, if it has many."""
+    link = connect(ROUTE)
+    try:
+        try:
+            link.setsockopt(_SOL_NETLINK, _STRICT, 1)
+        except OSError:  # an old kernel: of all interfaces, then
+            pass
+        body = struct.pack("BBBBI", family, 0, 0, 0, index)
+        link.send(_request(_GET_ADDRESSES, _REQUEST_DUMP, body))
+        data = link.recv(_ANSWER)
+    finally:
+        link.close()
+    for kind, at, end in messages(data):
+        if kind >= _FIRST_KIND:
+            yield from _address(data, at, end)
+
+
+def _address(data, at, end):
+    found = {}
+    for kind, start, stop in attributes(data, at + _IFADDRMSG, end):
+        found[kind] = data[start:stop]
+    address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+    if address:
+        yield address, struct.unpack_from("I", data, at + 4)[0], data[at + 3]

@@ -20,7 +20,7 @@ sockets.install(table)
 
 import socket  # noqa: E402
 
-from vedette.flows import address_text  # noqa: E402
+from vedette.events import address_text  # noqa: E402
 from vedette.ports import process_events, process_watch  # noqa: E402
 from vedette.ports.traffic import Traffic  # noqa: E402
 

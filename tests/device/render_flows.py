@@ -18,7 +18,7 @@ from iothub import clock
 from nettap import sockets
 from vedette import tap
 from vedette.collectors import network_activity
-from vedette.flows import address_text
+from vedette.events import address_text
 from vedette.outbox import Outbox
 from vedette.scheduler import Scheduler
 from vedette.sender import Sender

@@ -5,7 +5,7 @@ from micropython import const
 from nettap import sockets
 
 from .. import events
-from ..flows import address_text
+from ..events import address_text
 from . import Base
 
 _COLUMNS = const("transport_protocol,local_address,local_port,process_id,process_name")

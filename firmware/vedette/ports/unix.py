@@ -5,12 +5,13 @@ import sys
 
 from micropython import const
 
-from ..flows import address_text
 from . import lines
 
 _LINES_MAX = const(512)  # of one file
 _NICS_MAX = const(8)
 _NAME_MAX = const(64)
+_INET = const(2)
+_INET6 = const(10)
 
 
 def _lines(path):
@@ -86,19 +87,20 @@ def reset_cause():
     return None
 
 
-def _addresses():
-    """{(index of its interface, its length in bytes): address}, what is routed before the rest."""
+def _address(index, family):
+    """An interface's address as text, one that is routed before the rest; None without any."""
     from nettap import netlink
 
-    found = {}
+    from ..events import address_text
+
+    best = None
     try:
-        for address, index, scope in netlink.addresses():
-            known = found.get((index, len(address)))
-            if not known or scope < known[0]:
-                found[index, len(address)] = scope, address
+        for address, at, scope in netlink.first_addresses(index, family):
+            if at == index and (not best or scope < best[0]):
+                best = scope, address
     except OSError:  # such as on macOS
         pass
-    return found
+    return address_text(best[1]) if best else None
 
 
 def _nic_type(name, folder):
@@ -119,21 +121,17 @@ def nics():
         names = sorted(os.listdir("/sys/class/net"))
     except OSError:
         return []
-    found = _addresses()
-    return [_nic(name, found) for name in names if name != "lo"][:_NICS_MAX]
+    return [_nic(name) for name in names if name != "lo"][:_NICS_MAX]
 
 
-def _nic(name, found):
+def _nic(name):
     folder = "/sys/class/net/" + name
     index = int(_line(folder + "/ifindex") or 0)
-    ipv4, ipv6 = [
-        address_text(found[index, size][1]) if (index, size) in found else None for size in (4, 16)
-    ]
     return {
         "type": _nic_type(name, folder),
         "name": name,
-        "ipv4_address": ipv4,
-        "ipv6_address": ipv6,
+        "ipv4_address": _address(index, _INET),
+        "ipv6_address": _address(index, _INET6),
         "mac": _line(folder + "/address") or None,
     }
 
