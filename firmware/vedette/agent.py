@@ -118,7 +118,9 @@ class Agent:
         return self._add(pieces, _HIGH, 0) or self._lose(name)
 
     def _add(self, pieces, priority, seconds):
-        pieces = [piece.encode() for piece in pieces]
+        for at, piece in enumerate(pieces):  # in its place: there may be no heap for both
+            if isinstance(piece, str):
+                pieces[at] = piece.encode()
         added = self.outbox.add(pieces, priority, clock.uptime(), seconds)
         self.counters["events_collected"] += added
         return added

@@ -28,21 +28,22 @@ def payload(columns, rows, objects):
     """How the text of an event ends: a list of str, as a heap in use has no long pieces left.
 
     `rows` is a list of lists of values, one for each of `columns`, a str of names with commas
-    between them: alone, each would stay in the heap.
+    between them: alone, each would stay in the heap. It is emptied, so that text takes its place.
     """
     columns = columns.split(",")
     pieces = ['"IsEmpty":%s,"Payload":' % ("false" if rows else "true")]
     opening = "["
     if not objects:
         opening = '{"columns":%s,"rows":[' % json.dumps(columns, separators=_SEPARATORS)
-    for row in rows:
-        pieces += (
-            opening,
-            json.dumps(dict(zip(columns, row)) if objects else row, separators=_SEPARATORS),
-        )
-        opening = ","
     if not rows:
         pieces.append(opening)
+    while rows:
+        row = rows.pop(0)
+        pieces.append(opening)
+        if objects:
+            row = dict(zip(columns, row))
+        pieces.append(json.dumps(row, separators=_SEPARATORS))
+        opening = ","
     pieces.append("]" if objects else "]}")
     return pieces
 
