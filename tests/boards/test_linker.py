@@ -15,6 +15,10 @@ AGENT = {
     "vedette/__init__.py": "",
     "vedette/tap.py": "from nettap import sockets\ntable = None\n\ndef install():\n"
     "    global table\n    table = sockets.made(1)\n",
+    "vedette/validation.py": "def check(value):\n    return value < 4\n",
+    "vedette/lifecycle.py": "from . import tap\nfrom .validation import check\n\n"
+    "def begin():\n    return check(3), tap.table\n",
+    "vedette/sending.py": "",
     "nettap/sockets.py": "LIMIT = 7\nopened = 0\n\ndef made(limit):\n    return limit + LIMIT\n",
     "umqtt/simple.py": "class MQTTClient:\n    def ping(self):\n        return 'ping'\n\n"
     "    def unused(self):\n        return 1\n",
@@ -31,6 +35,8 @@ print(agent.start(), tap.table)
 from nettap import sockets
 from iothub.mqtt import Session
 from umqtt.simple import MQTTClient
+from vedette import lifecycle, validation
+print(lifecycle.begin(), validation.check(5))
 print(sockets.LIMIT, sockets.made(2), Session(keepalive=9).go(), MQTTClient().unused())
 """
 
@@ -45,7 +51,11 @@ def test_linked_modules_do_what_they_did(lane: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [LANES[lane], "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=20
     )
-    assert done.stdout.splitlines() == ["('ping5', 8, 3) 8", "7 9 ping9 1"], done.stderr
+    assert done.stdout.splitlines() == [
+        "('ping5', 8, 3) 8",
+        "(True, 8) False",
+        "7 9 ping9 1",
+    ], done.stderr
     assert "unused" not in (tmp_path / "vedette/agent.py").read_text()
 
 

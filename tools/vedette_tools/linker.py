@@ -85,6 +85,9 @@ class Target:
     attribute: str | None = None
 
 
+_CONST = Target("micropython", "const")  # the compiler knows it, imported or not
+
+
 @dataclass(eq=False)
 class Module:
     """A source file. Of what its top binds: `names` say what it stands for, `new` how it is called
@@ -494,7 +497,7 @@ class _Rewriter(ast.NodeTransformer):
             target = self.linker.resolve(target)
             group = self.linker.group(target)
             local = bool(self.scopes)
-            if group and group == self.of.group:
+            if group and group == self.of.group or target == _CONST:
                 continue
             value = self.linker.constant(target)
             if not local:
