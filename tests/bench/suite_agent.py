@@ -166,6 +166,7 @@ class Job:
         self.application.mkdir()
         for script in (
             Path(__file__).parent / "device/agent_hour.py",
+            Path(__file__).parent / "device/romcode.py",
             mpy.ROOT / "tests/device/warp.py",
         ):
             target = self.application / script.with_suffix(".mpy").name

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from measures import Budget, Samples, device, measure
+from measures import LANES, Budget, Samples, device, measure
+from vedette_tools import mpy
 
 
 @measure(Budget("message.bytes_per_flow", "B", 48))
 def bytes_per_flow() -> Samples:
-    return {"message.bytes_per_flow": device("message_size.py", "size")["bytes"]}
+    return {"message.bytes_per_flow": _sizes("size", "64")["bytes"]}
 
 
 @measure(Budget("message.encode_heap", "B", 6 * 1024))
 def encode_heap() -> Samples:
-    return {
-        "message.encode_heap": device("message_size.py", "heap", lane="32", heap="400k")["heap"]
-    }
+    return {"message.encode_heap": _sizes("heap", "32", "512k")["heap"]}
+
+
+def _sizes(what: str, lane: str, heap: str = "") -> dict[str, list[float]]:
+    image = mpy.romfs(mpy.architecture(LANES[lane]))
+    return device("message_size.py", what, str(image), lane=lane, heap=heap)

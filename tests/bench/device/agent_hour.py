@@ -12,6 +12,7 @@ import json
 import os
 import sys
 
+import romcode
 import vfs
 import warp
 
@@ -45,18 +46,13 @@ class Noting:
 def load_code(where):
     """Makes the agent importable from where it is; returns the files that are opened of it."""
     kind, _, place = where.partition(":")
-    if kind == "path":
-        system = Noting(place)
-        opened = system.opened
-    else:
-        image = bytearray(os.stat(place)[6])  # in one piece, at once
-        with open(place, "rb") as file:
-            file.readinto(image)
-        system = vfs.VfsRom(image)
-        opened = ()
+    if kind == "romfs":
+        romcode.load(place)
+        return ()
+    system = Noting(place)
     vfs.mount(system, "/code")
     sys.path.insert(0, "/code")
-    return opened
+    return system.opened
 
 
 opened = load_code(sys.argv[2])
