@@ -3,7 +3,8 @@
 `install(sink)` puts a replacement of the module `socket` (and `usocket`) in place; do it before
 anything that imports it at its top. An application's sockets are then proxies with the stream
 protocol, which poll, asyncio and TLS take like native ones. It is visibility, not enforcement:
-code that keeps the native module passes by. Sockets that are not TCP or UDP over IP are native.
+code that keeps the native module passes by. Sockets that are not TCP, UDP or ICMP over IP are
+native.
 
 A sink has open(protocol, direction, laddr, lport, raddr, rport, app) -> token > 0 or -1,
 count_in(token, size) and count_out(token, size) -> 1, or 0 for a token that is stale, and
@@ -32,6 +33,8 @@ else:
 
 _TCP = const(6)
 _UDP = const(17)
+_ICMP = const(1)
+_ICMP6 = const(58)
 _IN = const(0)
 _OUT = const(1)
 _TYPE = const(15)  # Linux keeps flags above a socket's type
@@ -57,6 +60,7 @@ _WRAPPED = const("send write readinto recv_into recv read readline")
 _PEEK = getattr(_native, "MSG_PEEK", 0)
 
 include_own = False  # whether own_socket() is reported as well
+include_icmp = True  # whether sockets for ICMP are: not where someone else sees all of it
 local_address = None  # a function of the remote address that gives the interface's, as bytes
 errors = 0  # swallowed inside the tap
 
@@ -128,13 +132,14 @@ def _counting(count):
 
 
 class Socket(io.IOBase):
-    """`socket.socket` while the tap is in. Makes a native socket where it is not TCP or UDP.
+    """`socket.socket` while the tap is in. Makes a native socket of another protocol.
 
     What is not defined here is the native socket's, by delegation.
     """
 
     _tap = None  # the tap that is in; an instance keeps the one it was made under
-    _udp = False
+    _udp = False  # datagrams: UDP, or ICMP
+    _icmp = False
     _way = _OUT
     _app = 0
     _local = (None, 0)
@@ -149,7 +154,11 @@ class Socket(io.IOBase):
         sock = _native.socket(family, kind, *rest)
         if cls._tap and (family == _native.AF_INET or family == getattr(_native, "AF_INET6", -1)):
             kind &= _TYPE
-            if kind == _native.SOCK_STREAM or kind == _native.SOCK_DGRAM:
+            if rest and (rest[0] == _ICMP or rest[0] == _ICMP6):
+                if include_icmp:
+                    sock = _proxy(cls, sock, True)
+                    sock._icmp = True
+            elif kind == _native.SOCK_STREAM or kind == _native.SOCK_DGRAM:
                 return _proxy(cls, sock, kind == _native.SOCK_DGRAM)
         return sock
 
@@ -224,7 +233,7 @@ class Socket(io.IOBase):
     def _bound(self, address):
         host, port = _port.decode(address)
         self._local = host if any(host) else None, port
-        if self._udp:
+        if self._udp and not self._icmp:
             self._list()
 
     def listen(self, *backlog):
@@ -293,6 +302,9 @@ class Socket(io.IOBase):
         global errors
         if not size and (size is None or not self._udp):  # would block, or the end of a stream
             return self._token if self._app & _LOOKED else 0
+        if self._icmp:
+            self._message(_IN if count is self._tap[_IN] else _OUT, size, data, self._remote)
+            return 0
         if not self._udp:
             if self._token < 0 and time.ticks_diff(time.ticks_ms(), self._refused_ms) < _RETRY_MS:
                 return 0  # a refused connection is one sighting, not many
@@ -317,7 +329,9 @@ class Socket(io.IOBase):
     def _datagram(self, way, size, data, address):
         global errors
         tap = self._tap
-        if not self._udp:
+        if self._icmp:
+            self._message(way, size, data, address)
+        elif not self._udp:
             self._missed(tap[way], size, data)
         elif address != self._peer or not tap[way](self._peer_token, size):
             try:
@@ -328,6 +342,18 @@ class Socket(io.IOBase):
                     tap[way](self._peer_token, size)
             except Exception:
                 errors += 1
+
+    def _message(self, way, size, data, address):
+        # Each ICMP message is a sighting of its flow. A raw socket gets IPv4's header with it.
+        global errors
+        tap = self._tap
+        try:
+            if way == _IN and data[0] >> 4 == 4:
+                size -= (data[0] & 15) * 4
+            if tap is Socket._tap:
+                tap[way](self._open(way, address), size)
+        except Exception:
+            errors += 1
 
     def _open(self, way, address, lport=0, begun=True):
         # Opens the flow with an address, its own end completed as far as the platform tells it;
@@ -344,9 +370,12 @@ class Socket(io.IOBase):
         app = self._app & ~_LOOKED or protocols.by_port(rport if way else local[1])
         if not self._udp:
             self._app |= app
-        token = self._tap[_SINK].open(
-            _UDP if self._udp else _TCP, way, laddr, local[1], raddr, rport, app
-        )
+        protocol = _TCP
+        if self._udp:
+            protocol = _UDP
+        if self._icmp:  # which has no ports: what stands there is the protocol, or anything
+            protocol, app, local, rport = _ICMP, 0, (laddr, 0), 0
+        token = self._tap[_SINK].open(protocol, way, laddr, local[1], raddr, rport, app)
         if token < 0:
             self._refused_ms = time.ticks_ms()
         return token

@@ -3,6 +3,7 @@
 import gc
 import select
 import socket as native
+import struct
 import sys
 from errno import EADDRINUSE
 
@@ -11,7 +12,7 @@ import micropython
 from harness import SkipTest
 from nettap import linux, protocols, sockets
 
-TCP, UDP = 6, 17
+TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 IN, OUT = 0, 1
 LOCALHOST = b"\x7f\0\0\1"
 
@@ -283,6 +284,67 @@ def test_each_datagram_is_counted_for_its_peer():
         assert sink.opened[1][:4] == (UDP, IN, LOCALHOST, port)
         assert sink.opened[0][3] == sink.opened[1][5] != 0
         assert sink.counted == {1: [6, 8, 4], 2: [8, 6, 4]}
+
+
+def _echo(protocol):
+    """An echo request of 64 bytes; of IPv6 the kernel makes the checksum."""
+    kind = 128 if protocol == ICMP6 else 8
+    message = bytearray(struct.pack(">BBHHH", kind, 0, 0, 7, 1) + b"p" * 56)
+    if protocol == ICMP:
+        total = sum(struct.unpack(">32H", message))
+        struct.pack_into(">H", message, 2, ~(total % 0xFFFF) & 0xFFFF)
+    return message
+
+
+def _raw(module, family, protocol):
+    try:
+        return module.socket(family, module.SOCK_RAW, protocol)
+    except OSError:
+        raise SkipTest("raw sockets need CAP_NET_RAW")
+
+
+def _ping(host, family, protocol, connected):
+    """Sends this host a request, takes it and its reply; returns the one flow that was seen."""
+    with Tapped(flowtable.FlowTable()) as socket:
+        sock = _raw(socket, family, protocol)
+        there = socket.getaddrinfo(host, 0)[0][-1]
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        if not connected:
+            sock.bind(there)
+        request = _echo(protocol)
+        if connected:
+            sock.connect(there)
+            assert sock.send(request) == 64
+        else:
+            assert sock.sendto(request, there) == 64
+        for _ in range(2):  # the request itself comes too, as it is sent to ourselves
+            assert poll.poll(2000)
+            data = sock.recv(128) if connected else sock.recvfrom(128)[0]
+            assert data[-56:] == request[-56:]
+        assert sockets.errors == 0 and not sockets.listening()
+        table = sockets.Socket._tap[5]
+        snapshot = bytearray(table.snapshot_size())
+        (flow,) = flowtable.unpack(snapshot[: table.drain(snapshot)])
+        return flow
+
+
+def test_each_icmp_message_is_a_hit():
+    for connected in (False, True):
+        flow = _ping("127.0.0.1", native.AF_INET, ICMP, connected)
+        assert flow[:7] == (ICMP, OUT, 0, LOCALHOST, 0, LOCALHOST, 0), flow
+        assert flow[7:10] == (128, 64, 3), flow
+    flow = _ping("::1", native.AF_INET6, ICMP6, False)
+    assert flow[:3] + flow[4:5] + flow[6:10] == (ICMP, OUT, 0, 0, 0, 128, 64, 3), flow
+
+
+def test_icmp_can_be_left_to_others():
+    sockets.include_icmp = False
+    try:
+        with Tapped(Sink()) as socket:
+            assert not isinstance(_raw(socket, native.AF_INET, ICMP), sockets.Socket)
+    finally:
+        sockets.include_icmp = True
 
 
 def test_an_address_in_a_buffer_that_is_written_to_again():

@@ -7,6 +7,7 @@ place of `socket` before the tap is imported.
 import io
 import select
 import socket as unix
+import struct
 import sys
 
 TCP, UDP = 6, 17
@@ -64,6 +65,7 @@ class BoardModule:
     AF_INET6 = unix.AF_INET6
     SOCK_STREAM = unix.SOCK_STREAM
     SOCK_DGRAM = unix.SOCK_DGRAM
+    SOCK_RAW = unix.SOCK_RAW
     SOL_SOCKET = unix.SOL_SOCKET
     SO_REUSEADDR = unix.SO_REUSEADDR
     socket = BoardSocket
@@ -90,6 +92,7 @@ board_module = BoardModule()
 sys.modules["socket"] = board_module
 
 import flowtable  # noqa: E402 - after the stand-in
+from harness import SkipTest  # noqa: E402
 from nettap import board, sockets  # noqa: E402
 
 
@@ -252,3 +255,26 @@ async def test_asyncio_streams():
         await server.wait_closed()
         assert sorted(f[7:10] for f in tap.flows()) == [(6, 6, 1), (6, 6, 1)]
     assert sockets.errors == 0
+
+
+def test_a_ping_library_is_seen():
+    """One as is used on boards: a raw socket that is connected, polled and read."""
+    with Tapped() as (socket, tapped):
+        sockets.local_address = lambda remote: b"\xc0\0\2\7"
+        try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+        except OSError:
+            raise SkipTest("raw sockets need CAP_NET_RAW")
+        packet = bytearray(struct.pack(">BBHHH", 8, 0, 0, 7, 1) + b"p" * 56)
+        struct.pack_into(">H", packet, 2, ~(sum(struct.unpack(">32H", packet)) % 0xFFFF) & 0xFFFF)
+        sock.connect((socket.getaddrinfo("127.0.0.1", 1)[0][-1][0], 1))
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        assert sock.send(packet) == 64
+        while True:
+            assert poll.poll(2000)
+            if memoryview(sock.recv(84))[20] == 0:  # the reply, behind the header of IPv4
+                break
+        (flow,) = tapped.flows()
+        assert flow[:7] == (1, OUT, 0, b"\xc0\0\2\7", 0, LOCALHOST, 0), flow
+        assert flow[7:10] == (128, 64, 3) and sockets.errors == 0, flow

@@ -35,6 +35,7 @@ class Collector(Base):
             settings["NetworkActivity_CacheSize"], DROP_OLDEST if oldest else DROP_NEW
         )
         sockets.include_own = settings["NetworkActivity_AgentTraffic"] == "Include"
+        sockets.include_icmp = not self.agent.system  # of which all is seen by other means
         self.interval()
         if self.agent.system:
             from ..ports.traffic import Traffic
