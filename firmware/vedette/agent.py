@@ -1,4 +1,4 @@
-"""Wires the parts together; the one module that knows them all."""
+"""Holds the parts together while they run; `lifecycle` begins and ends them."""
 
 import asyncio
 import gc

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from vedette_tools import linker, shortening
+from vedette_tools import linker, rewriting, shortening, syntax
 from vedette_tools.errors import CommandError
 from vedette_tools.programs import installed
 
@@ -191,7 +191,7 @@ def _compile_all(march: str, optimise: int) -> Path:
 def _linked() -> dict[str, str]:
     """The sources as they are linked, by path: again only where one changed, or the linker."""
     given = {relative.as_posix(): source.read_text() for source, relative in sources()}
-    tools = [inspect.getsource(module) for module in (linker, shortening)]
+    tools = [inspect.getsource(module) for module in (linker, rewriting, shortening, syntax)]
     key = hashlib.sha256(json.dumps([given, tools]).encode()).hexdigest()
     kept = ROOT / "build" / "mpy" / "linked.json"
     known = json.loads(kept.read_text()) if kept.exists() else {}

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from itertools import count, product
 from string import ascii_letters
 
+from vedette_tools import syntax
+
 # MicroPython has these names in ROM, the same on every port, so that they cost nothing: a part of
 # `static_qstr_list` in its py/makeqstrdata.py. Left out are those that mean something to its
 # compiler, and those that its own code looks up in objects it is given.
@@ -60,7 +62,7 @@ def shorten_attributes(trees: Mapping[str, ast.Module], families: Mapping[str, s
                 if not isinstance(node.ctx, ast.Load):
                     defined.add(node.attr)
             elif isinstance(node, ast.ClassDef):
-                for name in (name for statement in node.body for name in binds(statement)):
+                for name in (name for statement in node.body for name in syntax.binds(statement)):
                     where[name].add(families[module])
                     defined.add(name)
     # What stands at a module's top can be meant by an attribute too.
@@ -70,7 +72,7 @@ def shorten_attributes(trees: Mapping[str, ast.Module], families: Mapping[str, s
         for statement in tree.body
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     }
-    shared = {name for name in where if is_private(name) or name in _INTERNAL - tops}
+    shared = {name for name in where if syntax.is_private(name) or name in _INTERNAL - tops}
     taken: dict[str, set[str]] = defaultdict(set)  # by family
     for name, members in where.items():
         if name not in shared:
@@ -104,20 +106,20 @@ def shorten_arguments(tree: ast.Module, public: bool, given: set[str | None]) ->
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         name = "_" if isinstance(node, ast.Lambda) else node.name
-        if public and not is_private(name) or name == "start":
+        if public and not syntax.is_private(name) or name == "start":
             continue
         args = node.args
-        used = names_in(node)
+        used = syntax.names_in(node)
         used |= {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
         free = (n for n in names() if n not in used)
         inside = {
             argument.arg
             for inner in ast.walk(node)
             if isinstance(inner, ast.arguments) and inner is not args
-            for argument in arguments(inner)
+            for argument in syntax.arguments(inner)
         }
         new = {}
-        for argument in arguments(args):
+        for argument in syntax.arguments(args):
             if argument.arg not in {*given, *inside, "self"} and len(argument.arg) > 1:
                 new[argument.arg] = next(free)
         for inner in ast.walk(node):
@@ -125,43 +127,8 @@ def shorten_arguments(tree: ast.Module, public: bool, given: set[str | None]) ->
                 inner.id = new.get(inner.id, inner.id)
             elif isinstance(inner, ast.Global | ast.Nonlocal):
                 inner.names = [new.get(n, n) for n in inner.names]
-        for argument in arguments(args):
+        for argument in syntax.arguments(args):
             argument.arg = new.get(argument.arg, argument.arg)
-
-
-def arguments(args: ast.arguments) -> list[ast.arg]:
-    """All arguments of a function."""
-    given = (*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg)
-    return [argument for argument in given if argument]
-
-
-def names_in(node: ast.AST) -> set[str]:
-    """All names below a node, but those of attributes and arguments."""
-    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
-
-
-def is_private(name: str) -> bool:
-    return name[0] == "_" and not name.startswith("__")
-
-
-def binds(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement binds by itself, its blocks and imports left out."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-        return
-    nodes: list[ast.AST] = [statement]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        if isinstance(node, ast.ExceptHandler) and node.name:
-            yield node.name
-        if not isinstance(
-            node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-        ):
-            nodes.extend(
-                child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.stmt)
-            )
 
 
 def _rename_bound(statement: ast.stmt, new: Mapping[str, str]) -> None:
