@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from deskfixture import Desk
+from deskfixture import COMMAND, Desk
 from typer.testing import CliRunner
 from vedette_tools import fleet
 from vedette_tools.cli import build
 from vedette_tools.errors import PARTLY, CommandError
+
+TICKING = """
+import asyncio
+async def main():
+    while True:
+        print("tick")
+        await asyncio.sleep_ms(50)
+"""
 
 
 def vedette(*words: object, code: int = 0) -> str:
@@ -90,9 +102,67 @@ def test_a_list_that_does_not_do(tmp_path: Path, name: str, text: str, says: str
     assert says in error.value.why
 
 
+def watched(path: Path, *words: object, until: Callable[[str], bool]) -> tuple[list[str], int]:
+    """What `vedette fleet` shows until it shows what is asked for, and its exit code."""
+    with subprocess.Popen(
+        [COMMAND, "fleet", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=path.parent,
+    ) as process:
+        assert process.stdout
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if until("\n".join(lines)):
+                process.send_signal(signal.SIGINT)
+                break
+        code = process.wait(20)
+        limit.cancel()
+        return lines, code
+
+
+@pytest.mark.slow
+def test_boards_are_watched_until_the_user_has_enough(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "devices.csv"
+    path.write_text(f"device,port\nhere,{desk.board.port}\naway,/none\n")
+    (desk.project / "app.py").write_text(TICKING)
+    vedette(path, "deploy", desk.project, code=PARTLY)
+
+    def both(text: str) -> bool:
+        return "tick" in text and "waiting for it" in text
+
+    lines, code = watched(path, path, "monitor", until=both)
+    assert code == 0
+    assert "here  tick" in lines
+    assert "away  -- /none is not there; waiting for it --" in lines
+    lines, code = watched(path, "--json", path, "monitor", until=both)
+    told = [json.loads(line) for line in lines]
+    assert code == 0 and {"here", "away"} == {each["device"] for each in told}
+    assert any((each["text"], each["level"]) == ("tick", None) for each in told)
+
+
+@pytest.mark.slow
+def test_boards_are_run_and_one_that_cannot_be_is_told(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "devices.csv"
+    bad = projects(tmp_path, "bad").parent / "bad"
+    (bad / "app.py").write_text("def (:")
+    path.write_text(f"device,port,at\nhere,{desk.board.port},{desk.project}\nbad,/none,{bad}\n")
+    (desk.project / "app.py").write_text(TICKING)
+    lines, code = watched(
+        path, path, "run", "{at}", until=lambda text: "tick" in text and "bad " in text
+    )
+    assert code == PARTLY
+    assert "here  tick" in lines
+    assert any(line.startswith("bad   ") and "app.py" in line for line in lines)
+
+
 def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
     path = projects(tmp_path, "a")
-    assert "no command for a fleet" in vedette(path, "monitor", code=2)
+    assert "no command for a fleet" in vedette(path, "twin", code=2)
     assert "'board' is no column; there are device, at" in vedette(
         path, "check", "{board}", code=4
     )

@@ -58,7 +58,7 @@ SAID = {
     "doctor without a board": "doctor --port /none",
     "doctor without a board, as JSON": "doctor --port /none --json",
     "fleet without a list": "fleet none.csv check",
-    "fleet, wrong command": "fleet none.csv monitor",
+    "fleet, wrong command": "fleet none.csv twin",
     "twin without a hub": "twin get d",
     "twin without a hub, as JSON": "twin set d a=1 --json",
     "twin set of what is no pair": "twin set d a --json",

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from vedette_tools.programs import installed
 NAME = "device"
 PORT = "port"
 TIMEOUT_S = 900
+END_S = 5  # for a command that is told to end
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,67 @@ def run(
         return list(pool.map(one, planned))
 
 
+def watch(
+    devices: list[dict[str, str]],
+    command: list[str],
+    tell: Callable[[str, dict[str, Any]], None],
+) -> bool:
+    """Runs a command that shows what a board says for all devices at once, until Ctrl-C.
+
+    Tells each device with each document of its JSON as it comes, {"text": line} for a line that is
+    none. Returns whether none of them failed.
+    """
+    planned = [(device, words_for(device, command)) for device in devices]
+    lock = threading.Lock()
+
+    def follow(name: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout
+        for line in process.stdout:
+            with lock:
+                tell(name, _document(line) or {"text": line.rstrip()})
+
+    processes = []
+    readers = []
+    for device, words in planned:
+        process = subprocess.Popen(
+            _words(words),
+            env=_environment(device),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            process_group=0,  # Ctrl-C is for us, and we tell them
+        )
+        processes.append(process)
+        readers.append(threading.Thread(target=follow, args=(device[NAME], process)))
+        readers[-1].start()
+    try:
+        codes = [process.wait() for process in processes]
+    except KeyboardInterrupt:
+        codes = [process.poll() or 0 for process in processes]
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+    for process in processes:
+        _end(process)
+    for reader in readers:
+        reader.join()
+    return not any(codes)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def _run_one(device: dict[str, str], words: list[str]) -> Outcome:
-    environment = {**os.environ, **({"VEDETTE_PORT": device[PORT]} if PORT in device else {})}
-    program = installed("vedette")
     try:
         done = subprocess.run(
-            [program, *words, "--json"],
-            env=environment,
+            _words(words),
+            env=_environment(device),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -151,14 +207,27 @@ def _run_one(device: dict[str, str], words: list[str]) -> Outcome:
         code, output, errors = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired:
         code, output, errors = 1, "", f"no end within {TIMEOUT_S} s"
-    try:
-        report = json.loads(output)
-    except ValueError:
-        report = None
-    if not isinstance(report, dict):
+    report = _document(output)
+    if report is None:
         lines = [line for line in errors.splitlines() if line.strip()]
         report = {"error": {"what": lines[-1] if lines else output.strip()}} if code else {}
     return Outcome(device[NAME], code, report)
+
+
+def _words(words: list[str]) -> list[str]:
+    return [str(installed("vedette")), *words, "--json"]
+
+
+def _environment(device: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, **({"VEDETTE_PORT": device[PORT]} if PORT in device else {})}
+
+
+def _document(text: str) -> dict[str, Any] | None:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _wrong(path: Path, why: str) -> CommandError:

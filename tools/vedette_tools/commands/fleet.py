@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from vedette_tools import fleet as model
 from vedette_tools.commands.errors import user_errors
+from vedette_tools.commands.monitor import styled
 from vedette_tools.commands.options import AsJson
 from vedette_tools.errors import PARTLY, USAGE, CommandError
 
-# Commands that end by themselves and tell what they did as JSON.
+# Commands that end by themselves and tell what they did as JSON, and those that show lines.
 COMMANDS = ("check", "deploy", "doctor", "estimate", "flash", "provision", "uninstall")
+WATCHING = ("monitor", "run")
 SETTINGS = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 
 
@@ -36,16 +39,20 @@ def fleet(
 ) -> None:
     """Run a command for each device of a list, several at a time.
 
-    After a failure or Ctrl-C, the same command goes on with the devices that are left. Options
-    stand before the list. Example: vedette fleet devices.csv provision --device {device}
+    After a failure or Ctrl-C, the same command goes on with the devices that are left. `monitor`
+    and `run` show what all boards say, until Ctrl-C. Options stand before the list. Example:
+    vedette fleet devices.csv provision --device {device}
     """
-    if command[0] not in COMMANDS:
+    if command[0] not in COMMANDS + WATCHING:
         raise CommandError(
             f"{command[0]!r} is no command for a fleet",
-            why=f"there are {', '.join(COMMANDS)}",
+            why=f"there are {', '.join(sorted(COMMANDS + WATCHING))}",
             code=USAGE,
         )
     rows = model.read(devices)
+    if command[0] in WATCHING:
+        _watch(rows, command, as_json=as_json)
+        return
     progress = model.Progress(devices, command)
     if again:
         progress.forget()
@@ -66,6 +73,21 @@ def fleet(
         progress.forget()
     _tell(rows, outcomes, as_json=as_json)
     if failed:
+        raise typer.Exit(PARTLY)
+
+
+def _watch(rows: list[dict[str, str]], command: list[str], *, as_json: bool) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(len(row[model.NAME]) for row in rows)
+
+    def tell(device: str, document: dict[str, Any]) -> None:
+        if as_json:
+            typer.echo(json.dumps({model.NAME: device, **document}))
+            return
+        text = document["text"] if "text" in document else model.Outcome(device, 0, document).says
+        console.print(Text(f"{device:{width}}  ", "cyan") + styled(document.get("level"), text))
+
+    if not model.watch(rows, command, tell):
         raise typer.Exit(PARTLY)
 
 

@@ -62,10 +62,12 @@ def _show(port: str, shown: tuple[str, ...], *, reset: bool, as_json: bool) -> N
             continue
         if as_json:
             typer.echo(as_document(line))
-        elif severity:
-            console.print(Text(f"{severity:7} ", STYLES[severity]) + Text(text))
         else:
-            console.print(Text(text))
+            console.print(styled(severity, text))
+
+
+def styled(severity: str | None, text: str) -> Text:
+    return Text(f"{severity:7} ", STYLES[severity]) + Text(text) if severity else Text(text)
 
 
 def as_document(line: str) -> str:
