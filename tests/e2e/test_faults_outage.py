@@ -42,7 +42,9 @@ def without_a_hub(
     """The messages before, and the datagrams until its end. `settings` come while it runs."""
     connection_string = hub.create_device("outage")
     hub.set_twin("outage", {"microAgent": TWIN})
-    agent.start(connection_string)
+    config = agent.folder / "config.json"
+    config.write_text('{"outbox_size": 8192}')  # so that nothing has to make room
+    agent.start(connection_string, "", "--config", str(config))
     settled(hub, "outage")
     agent.stop()
     (agent.board / "app.py").write_text(APP % sink.port)
