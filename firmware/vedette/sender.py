@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from iothub import HubError
+from iothub import HubError, clock
 from micropython import const
 
 from . import log
@@ -66,8 +66,11 @@ class Sender:
 
     async def flush(self):
         """Sends what is waiting while that goes; HubError when it does not."""
-        if self.outbox.count:
+        limit = 60 * self.settings["IothubModule_MessageTimeout"]
+        # Without the hub there is nothing to do until something can be too old. What is from
+        # before a reset can be, too; the clock tells, and the hub's certificate if that is right.
+        if self.outbox.count and (self.client.connected or clock.uptime() > limit):
             with Cold():
                 from . import sending
 
-                await sending.flush(self)
+                await sending.flush(self, limit)

@@ -15,10 +15,13 @@ _DAY = const(86400)
 _INTERFACE = "urn:azureiot:Security:SecurityAgent:1"
 
 
-async def flush(sender):
-    """Sends what is waiting while that goes; HubError when it does not."""
+async def flush(sender, limit):
+    """Sends what is waiting while that goes; HubError when it does not.
+
+    What is older than `limit` seconds is dropped.
+    """
     outbox = sender.outbox
-    _expire(sender)
+    _expire(outbox, limit)
     revision = outbox.revision
     try:
         while outbox.count and sender.client.connected:
@@ -38,16 +41,11 @@ async def flush(sender):
             outbox.changed.set()
 
 
-def _expire(sender):
-    limit = 60 * sender.settings["IothubModule_MessageTimeout"]
-    # What is from before a reset can be too old; the clock tells, and the hub's certificate
-    # tells if that is right.
-    if not sender.client.connected and clock.uptime() <= limit:
-        return
-    before = sender.outbox.expired
-    sender.outbox.expire(limit)
-    if sender.outbox.expired > before:
-        log.warning("%d events too old to send" % (sender.outbox.expired - before))
+def _expire(outbox, limit):
+    before = outbox.expired
+    outbox.expire(limit)
+    if outbox.expired > before:
+        log.warning("%d events too old to send" % (outbox.expired - before))
 
 
 def _allowance(sender):
