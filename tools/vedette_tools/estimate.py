@@ -36,8 +36,8 @@ SIZES = {
 }
 OBJECTS = 3.5  # objects take so many times the bytes of columns
 
-# Heap on 32 bit with .mpy loaded from files: of `make bench`, agent.heap_steady_ram, and for what is
-# loaded in passing as much as heap_min is above heap_steady; less table and outbox of this size.
+# Heap on 32 bit with .mpy loaded from files: of `make bench`, agent.heap_steady_ram, and for what
+# is loaded in passing as much as heap_min is above heap_steady; less table and outbox.
 AGENT_HEAP = 90_000
 SLOT = 48
 SLOTS = 256
