@@ -68,10 +68,14 @@ async def _baseline(agent):
     with Cold():
         from . import baseline, ports
 
-        for result in baseline.results(agent, ports.facts(agent)):
-            await asyncio.sleep_ms(0)
-            if result:
-                results.append(result[:3])
+        found = baseline.results(agent, ports.facts(agent))
+        try:
+            for result in found:
+                await asyncio.sleep_ms(0)
+                if result:
+                    results.append(result[:3])
+        finally:
+            found.close()  # cancelled, it would keep its pack
     return {"columns": ["check_id", "result", "error"], "rows": results}
 
 

@@ -8,6 +8,7 @@ import sys
 from hub_client import Client
 from vedette import baseline, lifecycle, log, methods, ports
 from vedette.agent import Agent
+from vedette.cold import Cold, Dense
 from vedette.outbox import Outbox
 from vedette.settings import Settings
 from vedette.store import Store
@@ -246,6 +247,27 @@ async def test_others_have_their_turn_after_each_check():
         task.cancel()
         await agent.stop()
     assert turns >= 6 + 5  # the checks, and the steps of the slow one
+
+
+async def test_one_that_is_cancelled_leaves_nothing_behind():
+    with _Packs(baseline_acme=_PACK):
+        client, agent = _start("cancelled")
+        await client.until(1)
+        await asyncio.sleep_ms(20)
+        for running in (agent.collect("Baseline"), methods.answer(agent, "getBaseline", None)):
+            task = asyncio.create_task(running)
+            while not Dense.users:
+                await asyncio.sleep_ms(0)
+            for _ in range(5):  # into the pack
+                await asyncio.sleep_ms(0)
+            assert not task.done()
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+            assert not Dense.users and not Cold.open
+        await agent.stop()
 
 
 async def test_the_method_returns_passes_too():

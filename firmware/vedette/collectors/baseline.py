@@ -19,20 +19,24 @@ class Collector(Base):
         seconds = self.interval()
         rows = []
         size = run = passed = 0
-        for result in baseline.results(self.agent, ports.facts(self.agent)):
-            await asyncio.sleep_ms(0)
-            if result is None:
-                continue
-            if size >= _ROWS_SIZE:
-                await self._emit(rows, run, passed, seconds)
-                rows = []
-                size = run = passed = 0
-            run += 1
-            if result[1] == "Pass":
-                passed += 1
-            else:
-                rows.append(list(result))
-                size += sum([len(text or "") for text in result])
+        results = baseline.results(self.agent, ports.facts(self.agent))
+        try:
+            for result in results:
+                await asyncio.sleep_ms(0)
+                if result is None:
+                    continue
+                if size >= _ROWS_SIZE:
+                    await self._emit(rows, run, passed, seconds)
+                    rows = []
+                    size = run = passed = 0
+                run += 1
+                if result[1] == "Pass":
+                    passed += 1
+                else:
+                    rows.append(list(result))
+                    size += sum([len(text or "") for text in result])
+        finally:
+            results.close()  # cancelled, it would keep its pack
         await self._emit(rows, run, passed, seconds)
 
     async def _emit(self, rows, run, passed, seconds):
