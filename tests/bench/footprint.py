@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cortex_m3  # noqa: E402
+import suite_message
 from measures import ROOT, device  # noqa: E402
 from vedette_tools import mpy  # noqa: E402
 
@@ -58,7 +59,7 @@ def rows() -> list[Row]:
         board = cortex_m3.run(ROOT / "tests/bench/device/flowtable_cortex_m3.py")
     tables = [int(heap["table"][0]) for heap in heaps]
     hits = [int(max(heap["heap"])) for heap in heaps]
-    wire = round(device("message_size.py", "size")["bytes"][0])
+    wire = round(suite_message.sizes("size", "64")["bytes"][0])
     found: list[Row] = [
         (
             "flow table of 256 slots, IPv4 and IPv6: heap",

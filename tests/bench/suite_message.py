@@ -8,14 +8,15 @@ from vedette_tools import mpy
 
 @measure(Budget("message.bytes_per_flow", "B", 48))
 def bytes_per_flow() -> Samples:
-    return {"message.bytes_per_flow": _sizes("size", "64")["bytes"]}
+    return {"message.bytes_per_flow": sizes("size", "64")["bytes"]}
 
 
 @measure(Budget("message.encode_heap", "B", 6 * 1024))
 def encode_heap() -> Samples:
-    return {"message.encode_heap": _sizes("heap", "32", "512k")["heap"]}
+    return {"message.encode_heap": sizes("heap", "32", "512k")["heap"]}
 
 
-def _sizes(what: str, lane: str, heap: str = "") -> dict[str, list[float]]:
+def sizes(what: str, lane: str, heap: str = "") -> Samples:
+    """What message_size.py says of "size" or "heap"."""
     image = mpy.romfs(mpy.architecture(LANES[lane]))
     return device("message_size.py", what, str(image), lane=lane, heap=heap)
