@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from vedette_tools.errors import INVALID, CommandError, reason
@@ -127,7 +128,7 @@ def run(
     tell: Callable[[Outcome], None],
 ) -> list[Outcome]:
     """Runs the command for each device, `jobs` at a time; tells each outcome as it comes."""
-    planned = [(device, words_for(device, command)) for device in devices]
+    planned = [(device, _words(device, command)) for device in devices]
 
     def one(item: tuple[dict[str, str], list[str]]) -> Outcome:
         outcome = _run_one(*item)
@@ -148,42 +149,45 @@ def watch(
     Tells each device with each document of its JSON as it comes, {"text": line} for a line that is
     none. Returns whether none of them failed.
     """
-    planned = [(device, words_for(device, command)) for device in devices]
-    lock = threading.Lock()
+    planned = [(device[NAME], _words(device, command), _environment(device)) for device in devices]
+    said: SimpleQueue[tuple[str, str]] = SimpleQueue()
 
     def follow(name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout
         for line in process.stdout:
-            with lock:
-                tell(name, _document(line) or {"text": line.rstrip()})
+            said.put((name, line))
+        said.put((name, ""))
 
     processes = []
-    readers = []
-    for device, words in planned:
-        process = subprocess.Popen(
-            _words(words),
-            env=_environment(device),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            process_group=0,  # Ctrl-C is for us, and we tell them
-        )
-        processes.append(process)
-        readers.append(threading.Thread(target=follow, args=(device[NAME], process)))
-        readers[-1].start()
     try:
-        codes = [process.wait() for process in processes]
+        for name, words, environment in planned:
+            process = subprocess.Popen(
+                words,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                process_group=0,  # Ctrl-C is for us, and we tell them
+            )
+            processes.append(process)
+            threading.Thread(target=follow, args=(name, process), daemon=True).start()
+        left = len(processes)
+        while left:
+            name, line = said.get()
+            if line:
+                tell(name, _document(line) or {"text": line.rstrip()})
+            else:
+                left -= 1
+        return not any([process.wait() for process in processes])
     except KeyboardInterrupt:
-        codes = [process.poll() or 0 for process in processes]
+        return not any(process.poll() for process in processes)
+    finally:
         for process in processes:
             process.send_signal(signal.SIGINT)
-    for process in processes:
-        _end(process)
-    for reader in readers:
-        reader.join()
-    return not any(codes)
+        for process in processes:
+            _end(process)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -197,7 +201,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 def _run_one(device: dict[str, str], words: list[str]) -> Outcome:
     try:
         done = subprocess.run(
-            _words(words),
+            words,
             env=_environment(device),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -214,8 +218,8 @@ def _run_one(device: dict[str, str], words: list[str]) -> Outcome:
     return Outcome(device[NAME], code, report)
 
 
-def _words(words: list[str]) -> list[str]:
-    return [str(installed("vedette")), *words, "--json"]
+def _words(device: dict[str, str], command: list[str]) -> list[str]:
+    return [str(installed("vedette")), *words_for(device, command), "--json"]
 
 
 def _environment(device: dict[str, str]) -> dict[str, str]:
