@@ -41,9 +41,12 @@ async def main():
             os.remove("burst")
         except OSError:
             continue
+        kept = []  # or a port could come twice
         for size in range(1, %d):
             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             s.sendto(bytes(size), TARGET)
+            kept.append(s)
+        for s in kept:
             s.close()
 """
 
