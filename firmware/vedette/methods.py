@@ -68,14 +68,10 @@ async def _baseline(agent):
     with Cold():
         from . import baseline, ports
 
-        found = baseline.results(agent, ports.facts(agent))
-        try:
-            for result in found:
-                await asyncio.sleep_ms(0)
-                if result:
-                    results.append(result[:3])
-        finally:
-            found.close()  # cancelled, it would keep its pack
+        async def take(result):
+            results.append(result[:3])
+
+        await baseline.each(agent, ports.facts(agent), take)
     return {"columns": ["check_id", "result", "error"], "rows": results}
 
 

@@ -87,15 +87,25 @@ def ask(protocol, kind, body):
 
     Errors: OSError.
     """
+    return next(_answer(protocol, kind, _REQUEST, body), None)
+
+
+def _answer(protocol, kind, flags, body):
+    # Yields, as `dump` does, what a short answer holds.
     link = connect(protocol)
     try:
-        link.send(_request(kind, _REQUEST, body))
+        if flags == _REQUEST_DUMP:
+            try:
+                link.setsockopt(_SOL_NETLINK, _STRICT, 1)
+            except OSError:  # an old kernel tells all that there is
+                pass
+        link.send(_request(kind, flags, body))
         data = link.recv(_ANSWER)
     finally:
         link.close()
     for kind, start, end in messages(data):
         if kind >= _FIRST_KIND:
-            return data, start, end
+            yield data, start, end
 
 
 def _request(kind, flags, body):
@@ -123,20 +133,9 @@ def addresses():
 
 def first_addresses(index, family):
     """As `addresses`, of an interface and AF_INET or AF_INET6: the first few, if it has many."""
-    link = connect(ROUTE)
-    try:
-        try:
-            link.setsockopt(_SOL_NETLINK, _STRICT, 1)
-        except OSError:  # an old kernel: of all interfaces, then
-            pass
-        body = struct.pack("BBBBI", family, 0, 0, 0, index)
-        link.send(_request(_GET_ADDRESSES, _REQUEST_DUMP, body))
-        data = link.recv(_ANSWER)
-    finally:
-        link.close()
-    for kind, at, end in messages(data):
-        if kind >= _FIRST_KIND:
-            yield from _address(data, at, end)
+    body = struct.pack("BBBBI", family, 0, 0, 0, index)
+    for data, at, end in _answer(ROUTE, _GET_ADDRESSES, _REQUEST_DUMP, body):
+        yield from _address(data, at, end)
 
 
 def _address(data, at, end):

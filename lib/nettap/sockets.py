@@ -370,9 +370,7 @@ class Socket(io.IOBase):
         app = self._app & ~_LOOKED or protocols.by_port(rport if way else local[1])
         if not self._udp:
             self._app |= app
-        protocol = _TCP
-        if self._udp:
-            protocol = _UDP
+        protocol = _UDP if self._udp else _TCP
         if self._icmp:  # which has no ports: what stands there is the protocol, or anything
             protocol, app, local, rport = _ICMP, 0, (laddr, 0), 0
         token = self._tap[_SINK].open(protocol, way, laddr, local[1], raddr, rport, app)

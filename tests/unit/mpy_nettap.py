@@ -3,16 +3,17 @@
 import gc
 import select
 import socket as native
-import struct
 import sys
 from errno import EADDRINUSE
 
+import echo
 import flowtable
 import micropython
+from echo import ICMP, ICMP6
 from harness import SkipTest
 from nettap import linux, protocols, sockets
 
-TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
+TCP, UDP = 6, 17
 IN, OUT = 0, 1
 LOCALHOST = b"\x7f\0\0\1"
 
@@ -286,16 +287,6 @@ def test_each_datagram_is_counted_for_its_peer():
         assert sink.counted == {1: [6, 8, 4], 2: [8, 6, 4]}
 
 
-def _echo(protocol):
-    """An echo request of 64 bytes; of IPv6 the kernel makes the checksum."""
-    kind = 128 if protocol == ICMP6 else 8
-    message = bytearray(struct.pack(">BBHHH", kind, 0, 0, 7, 1) + b"p" * 56)
-    if protocol == ICMP:
-        total = sum(struct.unpack(">32H", message))
-        struct.pack_into(">H", message, 2, ~(total % 0xFFFF) & 0xFFFF)
-    return message
-
-
 def _raw(module, family, protocol):
     try:
         return module.socket(family, module.SOCK_RAW, protocol)
@@ -312,7 +303,7 @@ def _ping(host, family, protocol, connected):
         poll.register(sock, select.POLLIN)
         if not connected:
             sock.bind(there)
-        request = _echo(protocol)
+        request = echo.request(protocol)
         if connected:
             sock.connect(there)
             assert sock.send(request) == 64

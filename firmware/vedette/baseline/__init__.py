@@ -16,6 +16,7 @@ Packs are those of the platform, `vedette.baseline.*`, and the user's: each `bas
 module path. The twin adds checks and changes them: docs/baseline.md.
 """
 
+import asyncio
 import os
 import sys
 
@@ -107,6 +108,18 @@ def results(agent, facts):
     for fields in custom.values():
         if chosen(fields):
             yield from _result(None, facts, fields, "CUSTOM-", False)
+
+
+async def each(agent, facts, take):
+    """Awaits `take(result)` for each result; before it other tasks have their turn."""
+    found = results(agent, facts)
+    try:
+        for result in found:
+            await asyncio.sleep_ms(0)
+            if result:
+                await take(result)
+    finally:
+        found.close()  # cancelled, it would keep its pack
 
 
 def _names(agent, key):

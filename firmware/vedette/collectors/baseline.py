@@ -1,7 +1,5 @@
 """What of the device's configuration is not as a benchmark wants it: a row for each such check."""
 
-import asyncio
-
 from micropython import const
 
 from .. import baseline, events, ports
@@ -19,24 +17,21 @@ class Collector(Base):
         seconds = self.interval()
         rows = []
         size = run = passed = 0
-        results = baseline.results(self.agent, ports.facts(self.agent))
-        try:
-            for result in results:
-                await asyncio.sleep_ms(0)
-                if result is None:
-                    continue
-                if size >= _ROWS_SIZE:
-                    await self._emit(rows, run, passed, seconds)
-                    rows = []
-                    size = run = passed = 0
-                run += 1
-                if result[1] == "Pass":
-                    passed += 1
-                else:
-                    rows.append(list(result))
-                    size += sum([len(text or "") for text in result])
-        finally:
-            results.close()  # cancelled, it would keep its pack
+
+        async def take(result):
+            nonlocal rows, size, run, passed
+            if size >= _ROWS_SIZE:
+                await self._emit(rows, run, passed, seconds)
+                rows = []
+                size = run = passed = 0
+            run += 1
+            if result[1] == "Pass":
+                passed += 1
+            else:
+                rows.append(list(result))
+                size += sum([len(text or "") for text in result])
+
+        await baseline.each(self.agent, ports.facts(self.agent), take)
         await self._emit(rows, run, passed, seconds)
 
     async def _emit(self, rows, run, passed, seconds):

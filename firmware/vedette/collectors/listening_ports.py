@@ -5,7 +5,6 @@ from micropython import const
 from nettap import sockets
 
 from .. import events
-from ..events import address_text
 from . import Base
 
 _COLUMNS = const("transport_protocol,local_address,local_port,process_id,process_name")
@@ -25,8 +24,9 @@ class Collector(Base):
             found = await listening()
         else:
             found = [entry + (None, None) for entry in sockets.listening()]
+        text = events.address_text
         rows = [
-            ["TCP" if protocol == TCP else "UDP", address_text(address or _ANY), port, pid, name]
+            ["TCP" if protocol == TCP else "UDP", text(address or _ANY), port, pid, name]
             for protocol, address, port, pid, name in found
         ]
         seconds = self.interval()
