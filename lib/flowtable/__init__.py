@@ -80,18 +80,28 @@ _WIDE = const(2)
 _NEW = const(4)
 
 
-def _counter(buf, word):
-    # What `count_in` and `count_out` are. Closures: a method would look its buffer up.
+@micropython.viper
+def _start(buf) -> int:
+    return int(ptr8(buf))
+
+
+def _counter(buf, offset):
+    # What `count_in` and `count_out` are; `offset` is that of their counter behind that of the
+    # bytes received. Closures over the buffer's address: to look the buffer up, or to ask it where
+    # it is, costs as much as to count. A buffer is aligned to 16 bytes, as the heap's blocks are.
+    at = _start(buf) + offset
+
     @micropython.viper
     def count(token: int, size: int) -> int:
-        p = ptr32(buf)
+        base = int(at)
+        p = ptr32(base & -16)
         s = ptr32(int(p) + 4 * _SLOTS + _RECORD * (token & 0xFF))
         if token >> 8 != p[_CYCLE] | ptr8(s)[_GENERATION]:
             return 0
         s[_LAST] = p[_KEY + _LAST]
-        counter = ptr32(int(s) + 4 * int(word))
+        counter = ptr32(int(s) + 4 * _BYTES_IN + (base & 15))
         counter[0] = counter[0] + size
-        if uint(counter[0]) < uint(size):
+        if uint(counter[0]) < uint(size) and buf:  # the closure has to keep the buffer
             counter[0] = -1
         if ptr8(s)[_APP] >> 6 == _UDP:
             s[_HITS] = s[_HITS] + 1
@@ -121,8 +131,8 @@ class FlowTable:
     def __init__(self, slots=MAX_SLOTS, policy=DROP_NEW):
         self._buf = buf = bytearray(4 * _SLOTS + _RECORD * slots)
         buf[4 * _SEEDS : 4 * _HEADS] = os.urandom(4 * (_HEADS - _SEEDS))
-        self.count_in = _counter(buf, _BYTES_IN)
-        self.count_out = _counter(buf, _BYTES_OUT)
+        self.count_in = _counter(buf, 0)
+        self.count_out = _counter(buf, 4 * (_BYTES_OUT - _BYTES_IN))
         self.live = self.high_water = self.refused_flows = self.refused_hits = self.evicted = 0
         self._cycle = 0
         self.configure(slots, policy)

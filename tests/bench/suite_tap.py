@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from measures import Budget, Samples, device, measure
 
-HTTP_RUNS = 7
+HTTP_RUNS = 21
+CALLS_RUNS = 7  # where the heap and the code lie differs from process to process
 
 
 @measure(
@@ -13,7 +14,8 @@ HTTP_RUNS = 7
     Budget("tap.readinto", "ratio", 1.4),
 )
 def calls() -> Samples:
-    return device("tap_speed.py")
+    runs = [device("tap_speed.py") for _ in range(CALLS_RUNS)]
+    return {name: [ratio for run in runs for ratio in run[name]] for name in runs[0]}
 
 
 @measure(Budget("tap.http", "ratio", 0.95, at_least=True))

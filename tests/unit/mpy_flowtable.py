@@ -1,5 +1,6 @@
 """The flow table: against a plain model, at its bounds, and with the heap locked."""
 
+import gc
 import os
 import random
 
@@ -340,6 +341,19 @@ def test_the_hot_path_and_the_look_up_take_no_heap():
     finally:
         micropython.heap_unlock()
     assert [row[7:10] for row in drain(table)] == [(0xFFFFFFFF,) * 2 + (h,) for h in (4, 6)]
+
+
+def test_what_counts_keeps_its_table():
+    def first(table):
+        return table.count_out, table.open(ft.TCP, ft.OUT, HOST, 1, PEER, 80)
+
+    kept = []
+    for _ in range(8):  # the collector may hold one for what stands on the stack
+        kept.append(first(ft.FlowTable(16)))
+    gc.collect()
+    other = [bytearray(b"\xff" * 1024) for _ in range(64)]
+    assert [count(token, 5) for count, token in kept] == [1] * 8
+    assert all(block == b"\xff" * 1024 for block in other)
 
 
 class Model:
