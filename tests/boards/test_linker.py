@@ -41,22 +41,52 @@ print(sockets.LIMIT, sockets.made(2), Session(keepalive=9).go(), MQTTClient().un
 """
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_linked_modules_do_what_they_did(lane: str, tmp_path: Path) -> None:
-    for path, text in linker.link(AGENT).items():
-        target = tmp_path / path
+def linked_and_run(sources: dict[str, str], program: str, lane: str, folder: Path) -> list[str]:
+    """The lines that a program prints, or the traceback's, which imports linked modules."""
+    for path, text in linker.link(sources).items():
+        target = folder / path
         target.parent.mkdir(exist_ok=True)
         target.write_text(text)
-    environment = {**os.environ, "MICROPYPATH": f"{tmp_path}:.frozen"}
+    environment = {**os.environ, "MICROPYPATH": f"{folder}:.frozen"}
     done = subprocess.run(
-        [LANES[lane], "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=20
+        [LANES[lane], "-c", program], env=environment, capture_output=True, text=True, timeout=20
     )
-    assert done.stdout.splitlines() == [
+    return (done.stdout + done.stderr).splitlines()
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_linked_modules_do_what_they_did(lane: str, tmp_path: Path) -> None:
+    assert linked_and_run(AGENT, PROGRAM, lane, tmp_path) == [
         "('ping5', 8, 3) 8",
         "(True, 8) False",
         "7 9 ping9 1",
-    ], done.stderr
+    ]
     assert "unused" not in (tmp_path / "vedette/agent.py").read_text()
+
+
+ANY_NAME = """
+import asyncio
+
+async def _run(lock):
+    async with lock:
+        assert lock is None, "as it is written"
+
+def start():
+    try:
+        asyncio.run(_run(asyncio.Lock()))
+    except AssertionError as error:
+        print(error)
+    print(%s)
+"""
+
+
+def test_no_short_name_takes_what_compiled_code_looks_up(tmp_path: Path) -> None:
+    functions = [f"_f{number}" for number in range(200)]
+    text = ANY_NAME % " + ".join(f"{name}()" for name in functions)
+    text += "".join(f"def {name}():\n    return 1\n" for name in functions)
+    sources = {**AGENT, "vedette/agent.py": text}
+    program = "from vedette import agent\nagent.start()"
+    assert linked_and_run(sources, program, "64", tmp_path) == ["as it is written", "200"]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from string import ascii_letters
 from vedette_tools import syntax
 
 # MicroPython has these names in ROM, the same on every port, so that they cost nothing: a part of
-# `static_qstr_list` in its py/makeqstrdata.py. Left out are those that mean something to its
-# compiler, and those that its own code looks up in objects it is given.
+# `static_qstr_list` in its py/makeqstrdata.py. Left out are those that its compiler takes in a
+# special way, or makes code look up (AssertionError for `assert`, BaseException for `async with`),
+# and those that its own code looks up in objects it is given.
 _FREE = (
     "abs all any append args builtins bytearray bytecode bytes callable chr classmethod "
     "clear copy count dict dir divmod end endswith eval exec extend find format from_bytes "
@@ -26,7 +27,7 @@ _FREE = (
     "main map next open ord pop popitem pow print remove replace repr reverse rfind rindex "
     "round rsplit rstrip sep set setattr setdefault sort sorted split startswith "
     "staticmethod step str strip sum tuple type update upper value values zip "
-    "ArithmeticError AssertionError AttributeError BaseException EOFError GeneratorExit "
+    "ArithmeticError AttributeError EOFError GeneratorExit "
     "ImportError IndentationError IndexError KeyError KeyboardInterrupt LookupError "
     "MemoryError NameError NoneType NotImplementedError OSError OverflowError RuntimeError "
     "StopIteration SyntaxError SystemExit TypeError ValueError ZeroDivisionError"

@@ -32,8 +32,8 @@ def pair(module):
     near = module.socket()
     near.connect(native.getaddrinfo("127.0.0.1", port)[0][-1])
     far = listener.accept()[0]
-    # Or `near` would wait for what Nagle's algorithm holds back. What it sends itself is held back:
-    # a call that sends no packet is the cheapest, and the ratio the worst.
+    # Or `near` would wait for what Nagle's algorithm holds back. What it sends itself is held
+    # back: a call that sends no packet is the cheapest, and the ratio the worst.
     far.setsockopt(_TCP, _TCP_NODELAY, 1)
     listener.close()
     return near, far
