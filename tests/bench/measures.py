@@ -23,8 +23,9 @@ Samples = Mapping[str, Sequence[float]]
 class Budget:
     """One figure's promise: `limit` is the most it may be, or the least where `at_least` is set.
 
-    `portable`: it does not depend on the machine's speed, so that CI can hold it. `today` is what
-    CI holds a figure to as long as it is over its budget: it must not get worse unseen.
+    `portable`: it does not depend on the machine's speed, so that CI can hold it. `ci` is what CI
+    holds it to in place of `limit`: where it is over, so that it does not get worse unseen, or so
+    near that a busy machine would break it.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Budget:
     limit: float
     at_least: bool = False
     portable: bool = True
-    today: float | None = None
+    ci: float | None = None
 
     @property
     def text(self) -> str:
@@ -44,7 +45,7 @@ class Budget:
     def fails_ci(self, value: float) -> bool:
         if self.holds(value) or not self.portable:
             return False
-        return self.today is None or (value < self.today if self.at_least else value > self.today)
+        return self.ci is None or (value < self.ci if self.at_least else value > self.ci)
 
 
 @dataclasses.dataclass(frozen=True)

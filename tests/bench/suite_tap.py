@@ -9,7 +9,7 @@ CALLS_RUNS = 7  # where the heap and the code lie differs from process to proces
 
 
 @measure(
-    Budget("tap.send", "ratio", 1.25),
+    Budget("tap.send", "ratio", 1.25, ci=1.4),
     Budget("tap.recv", "ratio", 1.3),
     Budget("tap.readinto", "ratio", 1.4),
 )
@@ -18,7 +18,7 @@ def calls() -> Samples:
     return {name: [ratio for run in runs for ratio in run[name]] for name in runs[0]}
 
 
-@measure(Budget("tap.http", "ratio", 0.95, at_least=True))
+@measure(Budget("tap.http", "ratio", 0.95, at_least=True, ci=0.85))
 def http() -> Samples:
     ratios = []
     for _ in range(HTTP_RUNS):
