@@ -111,7 +111,7 @@ async def find(link, identity, make, context):
 
 async def _open(link, address, make, context):
     gc.collect()  # TLS asks for 16 KB in one piece
-    sock = link.sock = link.polled = make(address[0], address[1], address[2])
+    sock = link.sock = make(address[0], address[1], address[2])
     sock.setblocking(False)
     try:
         sock.setsockopt(_TCP, _NODELAY, 1)
@@ -125,6 +125,6 @@ async def _open(link, address, make, context):
     await link.ready(True)
     sock.send(b"")  # raises when it was refused: there is no other way to ask
     # The handshake is made with the first write.
-    link.tls = link.polled = context.wrap_socket(
+    link.tls = context.wrap_socket(
         sock, server_hostname=link.where[0], do_handshake_on_connect=False
     )

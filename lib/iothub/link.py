@@ -12,6 +12,7 @@ from micropython import const
 from .errors import HubError, cold
 
 _TX = const(1024)  # bytes collected before they are written
+_PAUSE_MS = const(5)  # between attempts to write
 
 
 class Link:
@@ -21,7 +22,6 @@ class Link:
         self.where = self.addresses = None  # host and port, and where that was found
         self.sock = None
         self.tls = None
-        self.polled = None  # of the two: what tells when a write can go on
         self.collected = 0  # bytes in the buffer that are not written yet
         self.since = None  # ticks_ms when a write began to wait for the hub
         self._tx = memoryview(bytearray(_TX))
@@ -29,7 +29,7 @@ class Link:
     def close(self):
         """Closes at once; what was collected is lost."""
         tls, sock = self.tls, self.sock
-        self.tls = self.sock = self.polled = self.since = None
+        self.tls = self.sock = self.since = None
         self.collected = 0
         if tls:
             tls.close()
@@ -49,10 +49,10 @@ class Link:
         return size
 
     def ready(self, write=False):
-        """Awaited until there may be something to read, or until a write can go on."""
+        """Awaited until there may be something to read, or until the socket is connected."""
         # asyncio has no public way to wait for a bare socket; its own Stream does it so.
         queue = core._io_queue
-        yield queue.queue_write(self.polled) if write else queue.queue_read(self.sock)
+        yield queue.queue_write(self.sock) if write else queue.queue_read(self.sock)
 
     def write(self, data):
         """Collects `data`, which has to fit; the name is the one that umqtt calls."""
@@ -85,9 +85,6 @@ class Link:
         except (OSError, ValueError) as e:
             raise cold("reasons", "of", e, self.where[0])
         self.collected = 0
-        # While it shook hands TLS knew which direction it waited for; from now on the bare socket
-        # is asked, which a port can wait for in the kernel.
-        self.polled = self.sock
         return True
 
     async def flush(self):
@@ -95,7 +92,9 @@ class Link:
         tls = self.tls
         while not self.push():
             self.since = self.since or ticks_ms()
-            await self.ready(True)
+            # Not `ready`: with a reader that is cancelled asyncio forgets who writes the same
+            # socket, and that would wait for ever.
+            await core.sleep_ms(_PAUSE_MS)
             if self.tls is not tls:
                 raise HubError("closed")
         self.since = None

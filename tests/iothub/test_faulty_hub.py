@@ -165,6 +165,19 @@ def test_a_hub_that_stops_reading_does_not_hold_the_loop(
         probe.expect("sent", number=number)
 
 
+def test_a_hub_that_never_reads_again_is_left_for_a_new_connection(
+    lane: str, hub: FakeHub, authority: Authority
+) -> None:
+    with device(lane, hub, authority) as probe:
+        probe.expect("desired", full=True)
+        hub.deaf.set()
+        stream = probe.do("stream", size=250000)
+        probe.expect("connection", up=False, code="timeout")
+        hub.deaf.clear()
+        probe.outcome(probe.do("send", body="z"))
+        assert [t["code"] for t in probe.told if t.get("number") == stream] == ["closed"]
+
+
 def test_a_dead_hub_is_noticed_by_keep_alive(
     lane: str, hub: FakeHub, authority: Authority
 ) -> None:
