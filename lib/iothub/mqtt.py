@@ -130,9 +130,10 @@ class Session(MQTTClient):
                     # Nothing new is sent, and what was sent is answered, before it is replaced.
                     self.up.clear()
                     limit = due(self.token_lifetime / 20)
-                    while self.replies or self._sending.locked():
+                    while (self.replies or self._sending.locked()) and not self.fault:
                         if ticks_diff(limit, ticks_ms()) < 0:
                             break
+                        self.check()
                         await asyncio.sleep_ms(_PAUSE_MS)
                     return
                 else:

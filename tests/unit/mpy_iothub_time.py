@@ -23,6 +23,28 @@ async def test_the_connection_is_replaced_before_its_token_expires():
         assert bench.ups == [(True, None)] and bench.client.stats["failures"] == 0
 
 
+async def test_a_hub_that_falls_silent_does_not_hold_up_a_new_connection():
+    async with Bench(token_lifetime=86400) as bench:
+        bench.hub.stuck = True  # what is sent from now on does not arrive
+        sending = asyncio.create_task(refusal(bench.client.send(b"x", timeout=10)))
+        bench.client.reconnect()
+        await asyncio.sleep(30)
+        assert sending.done() and (await sending).code == "timeout"
+        bench.hub.stuck = False
+        await asyncio.sleep(30)
+        assert bench.client.stats["connects"] == 2
+    async with Bench(token_lifetime=86400) as bench:
+        answer = bench.hub._answer
+        bench.hub._answer = lambda *_: None  # and now no answer comes
+        sending = asyncio.create_task(bench.client.send(b"x", timeout=60))
+        bench.client.reconnect()
+        await asyncio.sleep(5)
+        bench.hub._answer = answer
+        bench.hub.close()
+        await asyncio.sleep(5)
+        assert sending.done() and bench.client.stats["connects"] == 2
+
+
 async def test_a_wall_clock_that_jumps_replaces_the_connection():
     real = clock.unix
     try:
