@@ -218,6 +218,7 @@ class HubClient:
                         self.credentials = await self.provisioning.assign(self)
                     await self.session.run(self.credentials, self.roots)
                     self.stats["renewals"] += 1
+                    self._failures = 0
                 except Exception as e:
                     error = e
                 try:

@@ -74,6 +74,16 @@ async def test_a_device_that_slept_makes_a_new_token():
         clock.unix, clock.uptime = unix, uptime
 
 
+async def test_an_outage_of_long_ago_does_not_count_when_a_connection_is_replaced():
+    async with Bench(token_lifetime=3600) as bench:
+        bench.client._failures = 9
+        bench.hub.error = HubError("unreachable")  # from when the token is renewed
+        await asyncio.sleep(45 * _MINUTE + 10)
+        bench.hub.error = None
+        await asyncio.sleep(10)
+        assert bench.client.connected and bench.client.stats["connects"] == 2
+
+
 class Provisioning:
     """Assigns the same hub each time; counts."""
 
