@@ -241,9 +241,7 @@ class HubClient:
             error = HubError("internal", "%s: %s" % (type(error).__name__, error))
         self.last_error = error
         since, self.session.since = self.session.since, None
-        if error.code == "clock-not-set" or (
-            since is not None and clock.uptime() - since >= _STABLE_S
-        ):
+        if not clock.is_set() or (since is not None and clock.uptime() - since >= _STABLE_S):
             self._failures = 0
         if error.code != "stopped":
             self.stats["failures"] += 1

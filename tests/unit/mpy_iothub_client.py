@@ -235,6 +235,18 @@ async def test_back_off_doubles_is_capped_and_jittered():
         assert top * 9 // 10 < max(delays) <= top
 
 
+async def test_only_a_connection_that_held_or_a_clock_that_was_never_set_ends_the_back_off():
+    bench = Bench()
+    for _ in range(12):
+        delay = bench.client._lost(HubError("clock-not-set", "the certificate begins later"))
+    assert delay >= 64000
+    real, clock.unix = clock.unix, lambda: 4
+    try:
+        assert bench.client._lost(HubError("clock-not-set")) <= 1000
+    finally:
+        clock.unix = real
+
+
 async def test_start_twice_stop_twice_and_again():
     bench = Bench()
     assert bench.client.start() is bench.client.start()
