@@ -36,7 +36,8 @@ def hear(methods, call, payload):
         except ValueError:
             refusal = 400, "the payload is not JSON"
     if refusal:
-        asyncio.create_task(_answer(methods.client, rid, refusal[0], {"error": refusal[1]}))
+        body = json.dumps({"error": refusal[1]}).encode()
+        asyncio.create_task(_answer(methods.client, rid, refusal[0], body))
         return
     methods.calls.append((rid, handler, payload))
     if not methods.task:
@@ -55,21 +56,20 @@ async def _run(methods):
 
 
 async def _serve(client, rid, callback, payload):
-    status, answer = 500, {"error": "the method failed"}
+    status, body = 500, b'{"error": "the method failed"}'
     try:
         outcome = callback(payload)
         if hasattr(outcome, "send"):
             outcome = await asyncio.wait_for(outcome, _RUN_S)
-        status, answer = int(outcome[0]), outcome[1]
+        status, body = int(outcome[0]), json.dumps(outcome[1]).encode()
     except asyncio.TimeoutError:
-        status, answer = 504, {"error": "the method took too long"}
+        status, body = 504, b'{"error": "the method took too long"}'
     except Exception as e:
         client.guard(_raise, e)
-    await _answer(client, rid, status, answer)
+    await _answer(client, rid, status, body)
 
 
-async def _answer(client, rid, status, answer):
-    body = json.dumps(answer).encode()
+async def _answer(client, rid, status, body):
     if len(body) > _MAX_ANSWER:
         status, body = 500, b'{"error":"the answer is too large"}'
     try:

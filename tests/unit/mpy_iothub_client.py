@@ -70,6 +70,8 @@ class Hub(Pipe):
             elif topic.startswith(REPORT):
                 self.published.append((topic, body[2 + size :]))
                 self._answer_twin(topic[len(REPORT) :], 204, "")
+            elif topic.startswith("$iothub/methods/res/"):
+                self.published.append((topic, body[2 + size :]))
 
     def _answer_twin(self, rid, status, text):
         status = self.status or status
@@ -223,6 +225,23 @@ async def test_messages_to_the_device_are_acknowledged_on_their_own_connection()
         assert bench.hub.acknowledged == [7, 7] and len(got) == 3
 
 
+async def test_a_method_whose_answer_cannot_be_written_has_failed():
+    endless = []
+    endless.append(endless)
+    async with Bench() as bench:
+        bench.client.on_method("endless", lambda payload: (200, endless))
+        bench.client.on_method("echo", lambda payload: (200, payload))
+        for rid, name in enumerate(("endless", "echo", "none")):
+            bench.hub.message("$iothub/methods/POST/%s/?$rid=%d" % (name, rid), '"ü"')
+        await asyncio.sleep_ms(50)
+        assert sorted(bench.hub.published) == [
+            ("$iothub/methods/res/200/?$rid=1", '"ü"'.encode()),
+            ("$iothub/methods/res/404/?$rid=2", b'{"error": "no such method"}'),
+            ("$iothub/methods/res/500/?$rid=0", b'{"error": "the method failed"}'),
+        ], bench.hub.published
+        assert bench.client.stats["callback_errors"] == 1
+
+
 async def test_back_off_doubles_is_capped_and_jittered():
     bench = Bench()
     for failures in range(12):
@@ -289,7 +308,7 @@ def test_an_error_can_be_shown_when_the_heap_is_full():
 
 
 async def test_what_only_a_connect_needs_leaves_the_heap():
-    for name in ("decoding", "devicebound", "keys", "reasons", "twin"):
+    for name in ("decoding", "devicebound", "keys", "methods", "reasons", "twin"):
         sys.modules.pop("iothub." + name, None)
     sys.modules["iothub.connecting"] = Connecting
     async with Bench() as bench:
