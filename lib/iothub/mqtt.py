@@ -272,9 +272,9 @@ class Session(MQTTClient):
         return reply.answer
 
     def give(self, number, answer):
-        """Ends the wait of `ask`, where a HubError is raised."""
+        """Ends the wait of `ask`, where a HubError is raised. The first answer counts."""
         reply = self.replies.get(number)
-        if reply:
+        if reply and not reply.is_set():
             reply.answer = answer
             reply.set()
 

@@ -340,6 +340,16 @@ async def test_unacknowledged_is_sent_again_with_dup_and_its_id():
     assert not session.mqtt.replies
 
 
+async def test_what_was_acknowledged_before_the_connection_ended_is_not_sent_again():
+    session = await Bench().connect()
+    task = session.send("t", b"x")
+    await settle()
+    session.mqtt._handle(0x40, b"\0\x01")
+    session.mqtt.end()  # before the sender has its turn
+    await settle()
+    assert task.done() and session.stats == {"acked": 1, "retried": 0, "oversized": 0}
+
+
 async def test_send_before_the_connection_waits_for_it():
     session = Bench()
     task = session.send("t", b"x")
