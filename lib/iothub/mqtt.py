@@ -352,26 +352,29 @@ class Session(MQTTClient):
         link = self.sock
         rx = self._rx
         first = rx[0]
-        rest = size - (_RX - start)
-        whole = None
+        body = None
         if size <= self.max_message:
             try:
-                whole = memoryview(bytearray(size))
-                whole[: size - rest] = rx[start:]
+                body = bytearray(size)
             except MemoryError:
-                pass  # `whole` is None: it is skipped
-        if not whole:
+                pass
+        cut = body is None
+        if cut:  # what says which message it was is kept: topic and packet id
             self.stats["oversized"] += 1
-            self._handle(first, rx[start:], True)
+            body = bytearray(min(size, (rx[start] << 8 | rx[start + 1]) + 4))
+        body = memoryview(body)
+        at = min(len(body), _RX - start)
+        body[:at] = rx[start : start + at]
+        rest = size - (_RX - start)
         while rest:
-            n = link.read(whole[-rest:] if whole else rx[: min(rest, _RX)])
+            n = link.read(body[at:] if at < len(body) else rx[: min(rest, _RX)])
             if n is None:
                 await link.ready()
             else:
                 self._pinged = None
+                at += n
                 rest -= n
-        if whole:
-            self._handle(first, whole)
+        self._handle(first, body, cut)
 
     def _handle(self, first, body, cut=False):
         kind = first >> 4

@@ -553,6 +553,9 @@ async def test_large_messages_are_read_or_skipped():
 
     script = message(1017) + message(1019) + message(2997) + message(2998) + message(9000)
     script += b"\x32\x80\x64\0\x01q\0\x07" + b"w" * (12800 - 5) + message(1, b"e")
+    long = "l" * 300  # a topic that does not fit into the buffer
+    script += b"\x32\x80\x64\x01\x2c" + long.encode() + b"\0\x08" + b"w" * (12800 - 304)
+    script += message(1, b"f")
     assert await read_script(script, session) is None
     sizes = [(t, None if p is None else len(p), i) for t, p, i in session.got]
     assert sizes == [
@@ -563,8 +566,10 @@ async def test_large_messages_are_read_or_skipped():
         ("t", None, 0),
         ("q", None, 7),
         ("e", 1, 0),
+        (long, None, 8),
+        ("f", 1, 0),
     ], sizes
-    assert session.stats["oversized"] == 3
+    assert session.stats["oversized"] == 4
 
 
 async def test_malformed_packets_end_the_session():
