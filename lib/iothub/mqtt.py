@@ -344,8 +344,7 @@ class Session(MQTTClient):
             elif have == _RX:
                 await self._read_large(body, size)
                 have = 0
-            if n == _RX:
-                await asyncio.sleep_ms(0)  # a flood must not hold the loop
+            await asyncio.sleep_ms(0)  # a flood must not hold the loop
 
     async def _read_large(self, start, size):
         """The rest of a packet that begins at the start of the full buffer."""

@@ -572,6 +572,21 @@ async def test_large_messages_are_read_or_skipped():
     assert session.stats["oversized"] == 4
 
 
+async def test_a_flood_does_not_hold_the_loop():
+    session = await Bench().connect()
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while len(session.got) < 400:
+            turns += 1
+            await asyncio.sleep_ms(0)
+
+    session.link.feed((b"\x30\x62\0\x01t" + b"v" * 95) * 400)
+    await other()
+    assert turns > 100, turns
+
+
 async def test_malformed_packets_end_the_session():
     for packet in (
         b"\x30\xff\xff\xff\xff\x01",  # length of five bytes
