@@ -93,7 +93,7 @@ async def find(link, identity, make, context):
         link.where, link.addresses = where, None
     try:
         # The only call that MicroPython cannot make without holding the loop: made once, and
-        # again only when the address that it gave cannot be reached.
+        # again only when the hub was not reached at an address that it gave.
         addresses = link.addresses or socket.getaddrinfo(*where, 0, socket.SOCK_STREAM)
     except OSError:
         raise HubError("dns", identity.host)

@@ -144,6 +144,8 @@ class Session(MQTTClient):
         finally:
             talk.cancel()
             self.end(over)
+            if self.since is None:  # the hub may have moved, and another have its address
+                self.sock.addresses = None
 
     async def _talk(self, identity, roots):
         try:

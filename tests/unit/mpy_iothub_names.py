@@ -1,5 +1,6 @@
 """Where the hub is: `getaddrinfo` holds the loop, so it is called as seldom as can be."""
 
+import asyncio
 import os
 import socket as real
 import sys
@@ -22,10 +23,13 @@ sockets = sys.modules["socket"] = _Sockets()
 
 from iothub import HubError, connecting  # noqa: E402
 from iothub.link import Link  # noqa: E402
+from iothub.mqtt import Session  # noqa: E402
 
 
 class _Where:
     host = "localhost"
+    client_id = user = resource = policy = "x"
+    key = b"x"
     certificate = None
 
     def __init__(self, port):
@@ -68,3 +72,28 @@ async def test_a_name_is_looked_up_once_and_again_when_its_address_is_no_good():
     await _find(link, _Where(other_port))
     assert sockets.asked == 3
     other.close()
+
+
+async def test_a_name_is_looked_up_again_when_another_answers_at_its_address():
+    listener, port = _listen()
+    listener.setblocking(False)
+
+    async def hang_up():
+        while True:
+            try:
+                listener.accept()[0].close()
+            except OSError:
+                pass
+            await asyncio.sleep_ms(20)
+
+    other = asyncio.create_task(hang_up())
+    session = Session(None, None, {})
+    before = sockets.asked
+    for asked in (1, 2):
+        try:
+            await session.run(_Where(port), ())
+            raise AssertionError("connected")
+        except HubError:
+            assert sockets.asked - before == asked
+    other.cancel()
+    listener.close()
