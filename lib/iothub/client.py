@@ -88,6 +88,7 @@ class HubClient:
             ("$iothub/twin/PATCH/properties/desired/", 0, self._on_twin),
         ]
         self.desired = []  # callbacks
+        self.version = 0  # of the desired properties that they were told last
         self._watchers = []
         self._methods = self._devicebound = None
         self._task = self._greeting = None

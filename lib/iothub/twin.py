@@ -24,10 +24,14 @@ async def greet(client):
     session = client.session
     try:
         filters = [(client.topic(prefix) + "#", qos) for prefix, qos, _ in client.routes]
+        client.version = 0
         await cold("connecting", "subscribe", session, filters)
         while client.desired:
             try:
-                return _hand_on(client, (await fetch(client))["desired"], True)
+                desired = (await fetch(client))["desired"]
+                # A change that came right behind the answer has been handed on before it.
+                if desired.get("$version", 0) >= client.version:
+                    return _hand_on(client, desired, True)
             except HubError as e:
                 if e.code not in ("throttled", "timeout", "server"):
                     client.last_error = e
@@ -110,6 +114,6 @@ def hear(client, topic, payload):
 
 
 def _hand_on(client, desired, full):
-    version = desired.pop("$version", 0)
+    version = client.version = desired.pop("$version", 0)
     for callback in client.desired:
         client.guard(callback, desired, version, full)

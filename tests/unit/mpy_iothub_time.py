@@ -135,6 +135,23 @@ async def test_a_twin_that_is_refused_for_now_is_asked_for_again_by_one_connecti
         assert bench.client.stats["connects"] == 1 and len(bench.desired) == 1
 
 
+async def test_a_change_that_comes_right_behind_the_twin_is_not_undone_by_it():
+    bench = Bench()
+    answer = bench.hub._answer_twin
+
+    def answer_and_change(*args):
+        bench.hub._answer_twin = answer
+        answer(*args)
+        bench.hub.patch(5, {"a": 2})
+        bench.hub.twin["desired"] = {"a": 2, "$version": 5}
+
+    bench.hub._answer_twin = answer_and_change
+    async with bench:
+        await asyncio.sleep(15)
+        assert bench.desired[-1] == ({"a": 2}, 5, True), bench.desired
+        assert bench.client.stats["connects"] == 1
+
+
 async def test_a_long_outage_ends_within_the_longest_back_off():
     async with Bench() as bench:
         bench.hub.error = HubError("unreachable")
