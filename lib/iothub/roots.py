@@ -8,7 +8,7 @@ from micropython import const
 
 from .errors import HubError
 
-_TRIAL_S = const(60)
+_TRIAL_S = const(200)  # more than the longest back-off and a connect
 _MAX_TEXT = const(4096)  # the hub's limit for a string in a twin
 
 

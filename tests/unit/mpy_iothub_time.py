@@ -5,9 +5,11 @@ import warp
 warp.jumping()
 
 import asyncio  # noqa: E402
+import os  # noqa: E402
 
 from iothub import Credentials, HubClient, HubError, clock  # noqa: E402
-from mpy_iothub_client import TEXT, Bench, Hub, refusal  # noqa: E402
+from iothub.roots import Roots  # noqa: E402
+from mpy_iothub_client import TEXT, Bench, Connecting, Hub, refusal  # noqa: E402
 
 _MINUTE = 60
 
@@ -166,6 +168,32 @@ async def test_a_long_outage_ends_within_the_longest_back_off():
         await sending
         assert clock.uptime() - began < 6 * 3600 + 5 + 129
         assert [body for _, body in bench.hub.published] == [b"kept"]
+
+
+async def test_a_root_that_waits_is_tried_also_after_a_long_outage():
+    with open("root.der.new", "wb") as file:
+        file.write(b"\x30")
+    bench = Bench()
+    connect = Connecting.connect
+
+    async def connect_verified(session, identity, roots):
+        if not bench.hub.error and not roots:
+            raise HubError("certificate")
+        await connect(session, identity, roots)
+
+    Connecting.connect = staticmethod(connect_verified)
+    Roots(bench.client, "root.der")
+    bench.hub.error = HubError("unreachable")
+    bench.client.start()
+    try:
+        await asyncio.sleep(60 * _MINUTE)
+        bench.hub.error = None  # the hub is there again, with a certificate of the new root
+        await bench.client.wait_connected(30 * _MINUTE)
+        await asyncio.sleep(2)
+        assert os.stat("root.der")
+    finally:
+        Connecting.connect = staticmethod(connect)
+        await bench.client.stop()
 
 
 async def test_a_full_heap_ends_in_a_reconnect():
