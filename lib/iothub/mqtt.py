@@ -167,8 +167,8 @@ class Session(MQTTClient):
             self.alive = False
             self.up.clear()
             link.close()
-        for number in self.replies:
-            self.give(number, error or HubError("closed"))
+            for number in self.replies:
+                self.give(number, error or HubError("closed"))
 
     def check(self):
         """What is due: called about twice a second. HubError when the hub is silent."""

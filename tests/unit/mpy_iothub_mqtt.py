@@ -350,6 +350,30 @@ async def test_what_was_acknowledged_before_the_connection_ended_is_not_sent_aga
     assert task.done() and session.stats == {"acked": 1, "retried": 0, "oversized": 0}
 
 
+async def test_a_full_heap_at_the_end_of_a_connection_does_not_leave_senders_behind():
+    def full():
+        raise MemoryError
+
+    session = await Bench().connect()
+    task = session.send("t", b"x")
+    await settle()
+    session.link.push = full
+    try:
+        session.mqtt.end()
+        raise AssertionError("the goodbye was written")
+    except MemoryError:
+        pass
+    await settle()
+    assert session.link.dropped and not session.mqtt.replies
+    session.link.open_again()
+    del session.link.push
+    await session.connect()
+    await settle()
+    assert session.link.take() == b"\x3a\x06\0\x01t\0\x01x"
+    session.link.feed(b"\x40\x02\0\x01")
+    await task
+
+
 async def test_send_before_the_connection_waits_for_it():
     session = Bench()
     task = session.send("t", b"x")
