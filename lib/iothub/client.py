@@ -288,4 +288,8 @@ class HubClient:
         self.stats["malformed"] += 1
 
     def _on_twin(self, topic, payload, _packet_id):
-        cold("twin", "hear", self, topic, payload)
+        try:
+            cold("twin", "hear", self, topic, payload)
+        except MemoryError:
+            self._greeted = False  # a change would be lost: the whole twin is asked for
+            raise

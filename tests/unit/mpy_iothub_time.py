@@ -7,6 +7,7 @@ warp.jumping()
 import asyncio  # noqa: E402
 import os  # noqa: E402
 
+import iothub.client  # noqa: E402
 from iothub import Credentials, HubClient, HubError, clock  # noqa: E402
 from iothub.roots import Roots  # noqa: E402
 from mpy_iothub_client import TEXT, Bench, Connecting, Hub, refusal  # noqa: E402
@@ -228,6 +229,22 @@ async def test_a_full_heap_ends_in_a_reconnect():
             assert ((False, "memory") in bench.ups) == told, (name, bench.ups)
             await client.send(b"after")
             bench.ups.clear()
+
+
+async def test_a_change_that_the_heap_had_no_room_for_is_asked_for():
+    async with Bench() as bench:
+        cold = iothub.client.cold
+
+        def full(*_):
+            iothub.client.cold = cold
+            raise MemoryError
+
+        iothub.client.cold = full
+        bench.hub.twin["desired"] = {"a": 2, "$version": 5}
+        bench.hub.patch(5, {"a": 2})
+        await asyncio.sleep(5)
+        assert bench.desired[1:] == [({"a": 2}, 5, True)], bench.desired
+        assert bench.client.stats["connects"] == 1
 
 
 async def test_what_is_asked_for_late_is_served_when_the_heap_was_full():
