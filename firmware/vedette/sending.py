@@ -33,6 +33,7 @@ async def flush(sender, limit):
                 if not chosen:
                     sender.quota_waits += 1
                     return
+                outbox.stamp()  # what came while it was packed
                 await _send(sender, chosen, length)
             finally:
                 outbox.release()

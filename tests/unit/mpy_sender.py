@@ -171,6 +171,23 @@ async def test_an_event_that_comes_while_one_is_sent_is_not_lost():
     assert _names(client) == ["A", "B"] and outbox.count == 0
 
 
+async def test_an_event_that_comes_while_they_are_packed_has_its_time():
+    client, outbox, sender = _make()
+    _add(outbox, "A", padding=3000)
+    plain = messages.event
+
+    def event(outbox, offset, part):
+        yield from plain(outbox, offset, part)
+        messages.event = plain
+        _add(outbox, "B", 2)
+
+    messages.event = event
+    await sender.flush()
+    assert _names(client) == ["A", "B"]
+    for told in client.events():
+        assert told["TimestampUTC"] >= clock.utc(clock.unix() - 5), told["TimestampUTC"]
+
+
 async def test_the_days_quota_counts_metered_units_and_lets_high_go_first():
     client, outbox, sender = _make({"Message_DailyQuota": 3, "Message_MaxSize": 4096})
     for name, priority in (("Low", 2), ("Medium", 1), ("High 1", 0), ("High 2", 0), ("Small", 2)):
