@@ -63,6 +63,16 @@ class Agent:
 
             await lifecycle.end(self, timeout)
 
+    async def go_on(self, run, *args):
+        """Runs what runs for ever, and anew when not even a wait found heap for a while."""
+        while True:
+            try:
+                await run(*args)
+            except Exception as error:
+                self.scheduler.errors += 1
+                log.failed("the agent", error)
+            await asyncio.sleep(1)
+
     async def check_alerts(self, _):
         with Cold():
             from . import alerts

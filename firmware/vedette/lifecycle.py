@@ -89,12 +89,12 @@ def begin(agent):
     if agent.own_client:
         agent.client.start()
     agent.tasks = [
-        asyncio.create_task(scheduler.run(agent.after_jobs)),
-        asyncio.create_task(agent.sender.run()),
-        asyncio.create_task(agent.configuration.run()),
+        asyncio.create_task(agent.go_on(scheduler.run, agent.after_jobs)),
+        asyncio.create_task(agent.go_on(agent.sender.run)),
+        asyncio.create_task(agent.go_on(agent.configuration.run)),
     ]
     if agent.journal:
-        agent.tasks.append(asyncio.create_task(agent.journal.run()))
+        agent.tasks.append(asyncio.create_task(agent.go_on(agent.journal.run)))
 
 
 async def end(agent, timeout):

@@ -84,9 +84,10 @@ class Scheduler:
                 wait = max(wait, 0)
                 due = time.ticks_add(self._ticks_ms(), wait)
                 await self._sleep_ms(wait)
-        finally:
+        except asyncio.CancelledError:
             if self._round:
                 self._round.cancel()
+            raise
 
     async def _run_due(self, now, after):
         try:

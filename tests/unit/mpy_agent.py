@@ -2,6 +2,7 @@
 
 import asyncio
 
+import micropython
 from hub_client import Client
 from vedette import events, lifecycle, log, tap
 from vedette.agent import Agent
@@ -249,6 +250,37 @@ async def test_a_configuration_that_meets_an_error_goes_on():
     for _ in range(50):
         await asyncio.sleep_ms(1)
     assert agent.scheduler.errors == 1 and not agent.tasks[2].done()
+    await agent.stop()
+
+
+async def test_what_runs_for_ever_outlives_a_while_without_any_heap():
+    client = Client()
+    agent = Agent(client, False, True, Store("heap"), Outbox(16384), "heap/journal")
+    lifecycle.begin(agent)
+    client.push(dict(_QUIET), 1, True)
+    await client.until(1)
+    beats = []
+    agent.scheduler.every_beat(beats.append)
+    micropython.heap_lock()
+    try:
+        agent.sender.wake()
+        agent.outbox.changed.set()
+        agent.configuration._changed.set()
+        for _ in range(25):
+            await asyncio.sleep_ms(100)
+    finally:
+        micropython.heap_unlock()
+    assert len(agent.tasks) == 4 and not any([task.done() for task in agent.tasks])
+    seen = len(beats)
+    await asyncio.sleep(2)
+    assert len(beats) > seen
+    agent.tell("Alert", "a", [1])
+    agent.sender.wake()
+    for _ in range(300):
+        if agent.outbox.count == 0 and agent.journal._saved == agent.outbox.revision:
+            break
+        await asyncio.sleep_ms(10)
+    assert client.named("Alert") and agent.journal._saved == agent.outbox.revision
     await agent.stop()
 
 

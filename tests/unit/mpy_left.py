@@ -49,6 +49,12 @@ async def _work(client, agent):
     await agent.sender.flush()
 
 
+async def _deep(calls):
+    """Writes over what earlier calls left on the C stack, which the garbage collector reads."""
+    if calls:
+        await _deep(calls - 1)
+
+
 async def _left():
     """What is still in the heap when an agent has worked, and what ran beside it is done."""
     _marks.clear()
@@ -57,6 +63,7 @@ async def _left():
     await asyncio.create_task(_work(client, agent))
     for _ in range(50):
         await asyncio.sleep_ms(20)
+        await asyncio.create_task(_deep(12))
         gc.collect()
         alive = _alive()
         if not alive:
