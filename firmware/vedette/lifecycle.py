@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from iothub import Credentials, HubClient, HubError, clock
+from iothub import Credentials, HubClient, clock
 from micropython import const
 from nettap import sockets
 
@@ -102,16 +102,23 @@ async def end(agent, timeout):
     for task in agent.tasks:
         task.cancel()
     agent.tasks = []
-    hand_over(agent)
-    _halt(agent, COLLECTORS)
+    whole = hand_over(agent)
     try:
-        await asyncio.wait_for(agent.sender.flush(), timeout)
-    except (HubError, asyncio.TimeoutError) as error:
+        await asyncio.wait_for(_send_rest(agent, whole), timeout)
+    except Exception as error:  # the hub's, too late, or no heap
         log.warning("stopped with %d collections unsent: %r" % (agent.outbox.count, error))
+    _halt(agent, COLLECTORS)
     if agent.journal:
         await agent.journal.save()
     if agent.own_client:
         await agent.client.stop()
+
+
+async def _send_rest(agent, whole):
+    await agent.sender.flush()
+    if not whole:  # there is room now
+        hand_over(agent)
+        await agent.sender.flush()
 
 
 def hand_over(agent):

@@ -221,6 +221,26 @@ async def test_stop_is_bounded_when_the_hub_does_not_answer():
     await agent.stop(0.2)  # twice is once
 
 
+async def test_stop_does_not_raise_and_ends_all_the_same():
+    client, agent = _start(store="raises")
+
+    async def without_heap(length, writer, properties):
+        raise MemoryError("no heap")
+
+    client.send_stream = without_heap
+    _connect()
+    await agent.stop()
+    assert agent.outbox.count == 1 and not agent.running
+
+
+async def test_stop_sends_what_had_no_room_before_the_rest_was_sent():
+    client, agent = _start(store="rest", outbox_size=4096)
+    agent.tell("Alert", "text", ["x" * 3300])
+    _connect()
+    await agent.stop()
+    assert client.named("Alert") and client.named("ConnectionCreate")
+
+
 async def test_flows_that_gave_way_are_told_of():
     client, agent = _start(store="evicted")
     values = dict(
@@ -311,4 +331,4 @@ async def test_what_others_collected_is_handed_over_where_one_cannot():
     assert not lifecycle.hand_over(agent)
     assert agent.scheduler.errors == 1 and agent.outbox.count == 1
     await agent.stop()
-    assert client.named("ConnectionCreate") and agent.scheduler.errors == 3
+    assert client.named("ConnectionCreate") and agent.scheduler.errors == 4
