@@ -15,7 +15,8 @@ class Configuration:
 
     `section` is where the agent's keys stand in the twin of a device identity; None: at the root,
     in a module's. `document` None is one that is not known: none came yet, or one over the limits.
-    `version` is the document's, `applied` that of the last good one, `refused` the last bad one's.
+    `version` is the document's, `applied` that of the last good one (None: an error met it half
+    way, and all of it is done again), `refused` the last bad one's.
     """
 
     def __init__(self, agent, module_identity):

@@ -57,10 +57,12 @@ async def _take(configuration, document, version):
                 agent.complain(key, reason)
         return problems, unknown
     changed = changes(agent.settings, values)
-    if changed:
+    concerned = COLLECTORS if configuration.applied is None else _concerned(changed)
+    if changed or concerned:
         await lifecycle.handed_over(agent)
+        configuration.applied = None
         agent.settings.apply(values)
-        lifecycle.restart(agent, _concerned(changed))
+        lifecycle.restart(agent, concerned)
         agent.store.keep(_FILE, values)
         log.info("applied: " + ", ".join(changed))
     configuration.applied = version

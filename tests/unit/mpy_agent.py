@@ -304,6 +304,33 @@ async def test_what_runs_for_ever_outlives_a_while_without_any_heap():
     await agent.stop()
 
 
+async def test_a_configuration_that_an_error_met_half_way_is_applied_whole():
+    client, agent = _start(store="half")
+    client.push({"microAgent": {}}, 1, True)
+    await client.until(1)
+    jobs = sorted([job.name for job in agent.scheduler._jobs])
+    plain = agent.scheduler.add
+
+    def without_heap(name, *rest):
+        if name == "Baseline":
+            agent.scheduler.add = plain
+            raise MemoryError("no heap")
+        plain(name, *rest)
+
+    agent.scheduler.add = without_heap
+    slept = asyncio.sleep
+    asyncio.sleep = lambda _: slept(0)
+    values = {"CollectorsCore_PriorityIntervals": "1,1,1"}
+    client.push({"microAgent": values}, 2, False)
+    state = (await client.until(2))["microAgent"]
+    asyncio.sleep = slept
+    assert (state["latest_state"], state["applied_version"]) == ("success", 2)
+    assert sorted([job.name for job in agent.scheduler._jobs]) == jobs
+    assert [job.period for job in agent.scheduler._jobs if job.name == "Baseline"] == [60]
+    assert agent.store.load("settings") == values
+    await agent.stop()
+
+
 class Failing:
     """A collector that cannot start, or hand over, or stop."""
 
