@@ -59,7 +59,7 @@ async def _take(configuration, document, version):
     changed = changes(agent.settings, values)
     concerned = COLLECTORS if configuration.applied is None else _concerned(changed)
     if changed or concerned:
-        await lifecycle.handed_over(agent)
+        await lifecycle.handed_over(agent, concerned)
         configuration.applied = None
         agent.settings.apply(values)
         lifecycle.restart(agent, concerned)

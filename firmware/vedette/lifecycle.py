@@ -127,9 +127,12 @@ def hand_over(agent):
     return all([attempt(name, each.hand_over) for name, each in agent.running.items()])
 
 
-async def handed_over(agent):
-    """Returns when all that was collected is in the outbox, and being sent."""
-    while not hand_over(agent):
+async def handed_over(agent, names=COLLECTORS):
+    """Returns when all that was collected is in the outbox, and being sent.
+
+    Without `names`, collectors that are to start anew, it does not wait for room.
+    """
+    while not hand_over(agent) and names:
         agent.sender.wake()
         await asyncio.sleep(_WAIT_S)
     agent.sender.wake()

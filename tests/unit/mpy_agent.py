@@ -4,6 +4,7 @@ import asyncio
 
 import micropython
 from hub_client import Client
+from iothub import clock
 from vedette import events, lifecycle, log, tap
 from vedette.agent import Agent
 from vedette.outbox import Outbox
@@ -329,6 +330,21 @@ async def test_a_configuration_that_an_error_met_half_way_is_applied_whole():
     assert [job.period for job in agent.scheduler._jobs if job.name == "Baseline"] == [60]
     assert agent.store.load("settings") == values
     await agent.stop()
+
+
+async def test_a_quota_is_lifted_though_it_is_used_up_and_the_outbox_full():
+    client, agent = _start(store="quota", outbox_size=4096)
+    quota = {"Message_DailyQuota": 1, "NetworkActivity_MessageFrequency": "High"}
+    client.push({"microAgent": quota}, 1, True)
+    await client.until(1)
+    agent.sender.day[:] = (clock.unix() // 86400, 1, 1, 1000)
+    agent.tell("Alert", "text", ["x" * 3300])
+    _connect()
+    client.push({"microAgent": {"Message_DailyQuota": None}}, 2, False)
+    assert (await client.until(2))["microAgent"]["applied_version"] == 2
+    assert tap.table.live == 1  # they wait in the table
+    await agent.stop()
+    assert client.named("Alert") and client.named("ConnectionCreate")
 
 
 class Failing:
