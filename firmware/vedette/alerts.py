@@ -135,11 +135,12 @@ def _check_logins(agent):
     limit = agent.settings["Alerts_FailedLoginsLimit"]
     client = agent.client
     failures = client.stats["failures"]
-    if client.connected or not limit or client.last_error is None:
+    code = client.last_error.code if client.last_error else None
+    if client.connected or not limit or code not in _LOGIN:
         agent.known["failures"] = failures
-    elif client.last_error.code in _LOGIN and failures - agent.known.get("failures", 0) >= limit:
+    elif failures - agent.known.get("failures", 0) >= limit:
         agent.known["failures"] = failures
-        text = "%d in a row, the last: %s" % (limit, client.last_error.code)
+        text = "%d in a row, the last: %s" % (limit, code)
         _alert(agent, "FailedLoginsLimit", "The hub was not reached securely", text)
 
 
