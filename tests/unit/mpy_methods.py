@@ -3,6 +3,7 @@
 import asyncio
 
 from hub_client import Client
+from iothub import clock
 from nettap import sockets
 from vedette import lifecycle, log, tap
 from vedette.agent import Agent
@@ -96,6 +97,17 @@ async def test_status_has_counters_configuration_and_versions():
     assert answer["configuration"]["Message_Format"] == "objects"
     assert answer["statistics"]["messages_sent"] == agent.sender.sent
     assert answer["agent_version"].count(".") == 2 and answer["micropython"]
+    await agent.stop()
+
+
+async def test_counters_of_the_day_are_not_those_of_the_day_before():
+    client, agent = await _start()
+    today = clock.unix() // 86400
+    for day, expected in ((today, [5, 6, 7]), (today - 1, [0, 0, 0])):
+        agent.sender.day[:] = (day, 5, 6, 7)
+        _, answer = await client.methods["getStatus"](None)
+        told = [answer["statistics"]["day_" + name] for name in ("messages", "units", "bytes")]
+        assert told == expected, told
     await agent.stop()
 
 

@@ -1,9 +1,13 @@
 """What the agent knows of itself. Counters are since the start, but for those of the day."""
 
+from iothub import clock
+from micropython import const
 from nettap import sockets
 
 from .. import tap
 from . import Base
+
+_DAY_S = const(86400)
 
 COLUMNS = (
     "messages_sent,messages_acknowledged,messages_retried,events_collected,events_sent,"
@@ -26,6 +30,9 @@ class Collector(Base):
         """Returns a list of the integers that `COLUMNS` names."""
         agent = self.agent
         sender, outbox, table, counters = agent.sender, agent.outbox, tap.table, agent.counters
+        day = sender.day
+        if day[0] != clock.unix() // _DAY_S:  # nothing was sent today yet
+            day = (0, 0, 0, 0)
         return [
             sender.sent,
             sender.acknowledged,
@@ -51,9 +58,9 @@ class Collector(Base):
             agent.journal.errors if agent.journal else 0,
             counters["app_errors"],
             counters["alerts_held_back"],
-            sender.day[1],
-            sender.day[2],
-            sender.day[3],
+            day[1],
+            day[2],
+            day[3],
             agent.settings["Message_DailyQuota"],
             sender.quota_waits,
         ]
