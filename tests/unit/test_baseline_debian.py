@@ -352,6 +352,25 @@ def test_sshd_reads_what_comes_first_and_not_what_is_for_some(lane: str, tmp_pat
     assert found == ["Pass", "Pass", "Pass", "Error"]
 
 
+def test_sshd_config_is_read_as_sshd_reads_it(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    texts = (
+        "MaxAuthTries=9\n",
+        "MaxAuthTries = 9\n",
+        "Match User ann\nMaxAuthTries 4\nMatch all\nMaxAuthTries 9\n",
+        "Include extra/*.conf\n",  # in /etc/ssh, whatever the folder of this file
+        'Include "/etc/ssh/extra/b.conf"\n',
+    )
+    trees = []
+    for number, content in enumerate(texts):
+        tree = copied(base, tmp_path / str(number))
+        tree.write("/etc/ssh/sshd_config.d/a.conf", content)
+        tree.write("/etc/ssh/extra/b.conf", "MaxAuthTries 9\n")
+        trees.append(tree)
+    found = [results["5.1.16"] for results in look(lane, tmp_path, trees)]
+    assert found == [("Fail", "MaxAuthTries is 9")] * len(texts)
+
+
 def test_this_machine_is_judged_as_its_own_tools_do(lane: str, tmp_path: Path) -> None:
     release = Path("/etc/os-release")
     if not (shutil.which("dpkg-query") and release.exists() and "debian" in release.read_text()):

@@ -266,15 +266,20 @@ def _sshd(facts, path=_SSHD, depth=0):
     """Yields the words of what sshd is told for all connections, in the order it reads them."""
     if depth > _INCLUDES_MAX:
         raise RuntimeError("sshd_config includes itself")
+    for_all = True
     for words in facts.words(path):
+        words = " ".join(words).replace("=", " ", 1).split()
         keyword = words[0].lower()
-        if keyword == "match":  # what follows is for some
-            return
-        if keyword == "include":
+        if keyword == "match":
+            for_all = words[1:2] == ["all"]
+        elif for_all and keyword == "include":
             for pattern in words[1:]:
+                pattern = pattern.strip('"')
+                if pattern[:1] != "/":
+                    pattern = "/etc/ssh/" + pattern
                 for included in facts.paths(pattern):
                     yield from _sshd(facts, included, depth + 1)
-        else:
+        elif for_all:
             yield words
 
 
