@@ -371,6 +371,18 @@ def test_sshd_config_is_read_as_sshd_reads_it(lane: str, tmp_path: Path) -> None
     assert found == [("Fail", "MaxAuthTries is 9")] * len(texts)
 
 
+def test_sudo_takes_the_last_word_from_the_files_it_reads(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    off = copied(base, tmp_path / "off")
+    off.write("/etc/sudoers.d/off", "Defaults !use_pty\n")
+    unread = copied(base, tmp_path / "unread")
+    unread.path("/etc/sudoers.d/log").rename(unread.path("/etc/sudoers.d/log.bak"))
+    unread.write("/etc/sudoers.d/log~", "Defaults logfile=/var/log/sudo.log\n")
+    found = look(lane, tmp_path, [off, unread])
+    assert found[0]["5.2.2"] == ("Fail", "use_pty is not set")
+    assert found[1]["5.2.3"] == ("Fail", "logfile is not set")
+
+
 def test_this_machine_is_judged_as_its_own_tools_do(lane: str, tmp_path: Path) -> None:
     release = Path("/etc/os-release")
     if not (shutil.which("dpkg-query") and release.exists() and "debian" in release.read_text()):

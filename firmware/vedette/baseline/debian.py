@@ -319,12 +319,16 @@ def check_sshd_alive(facts, limit):
 def check_sudo(facts, option):
     if not _installed(facts, "sudo"):
         return None
-    for words in facts.words("/etc/sudoers", "/etc/sudoers.d/*"):
+    paths = facts.paths("/etc/sudoers.d/*")  # sudo skips what an editor or dpkg leaves there
+    paths = [path for path in paths if path[-1] != "~" and "." not in path.rpartition("/")[2]]
+    last = ""
+    for words in facts.words("/etc/sudoers", *paths):
         if words[0] == "Defaults":
             for word in " ".join(words[1:]).split(","):
-                if word.partition("=")[0].strip() == option:
-                    return ""
-    return option + " is not set"
+                name = word.partition("=")[0].strip()
+                if name.lstrip("!") == option:
+                    last = name
+    return "" if last == option else option + " is not set"
 
 
 def check_login_defs(facts, key, low, high):
