@@ -32,6 +32,7 @@ MODES = {
     "/etc/motd": 0o644, "/etc/issue": 0o644, "/etc/issue.net": 0o644, "/etc/crontab": 0o600,
     "/etc/cron.hourly": 0o700, "/etc/cron.daily": 0o700, "/etc/cron.weekly": 0o700,
     "/etc/cron.monthly": 0o700, "/etc/cron.d": 0o700, "/etc/ssh/sshd_config": 0o600,
+    "/etc/ssh/sshd_config.d/root.conf": 0o600,
     "/etc/ssh/ssh_host_rsa_key": 0o600, "/etc/ssh/ssh_host_ed25519_key": 0o600,
     "/etc/ssh/ssh_host_rsa_key.pub": 0o644, "/etc/ssh/ssh_host_ed25519_key.pub": 0o644,
     "/etc/passwd": 0o644, "/etc/passwd-": 0o600, "/etc/group": 0o644, "/etc/group-": 0o644,

@@ -383,6 +383,13 @@ def test_sudo_takes_the_last_word_from_the_files_it_reads(lane: str, tmp_path: P
     assert found[1]["5.2.3"] == ("Fail", "logfile is not set")
 
 
+def test_sshds_other_files_are_for_root_only_too(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    base.path("/etc/ssh/sshd_config.d/root.conf").chmod(0o646)
+    (found,) = look(lane, tmp_path, [base])
+    assert found["5.1.1"] == ("Fail", "/etc/ssh/sshd_config.d/root.conf is 646, of 0:0")
+
+
 def test_this_machine_is_judged_as_its_own_tools_do(lane: str, tmp_path: Path) -> None:
     release = Path("/etc/os-release")
     if not (shutil.which("dpkg-query") and release.exists() and "debian" in release.read_text()):

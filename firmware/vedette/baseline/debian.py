@@ -74,7 +74,7 @@ Network-3.3.8|Medium|sysctl 0 net.ipv4.conf.all.accept_source_route net.ipv4.con
 Network-3.3.9|Low|sysctl 1 net.ipv4.conf.all.log_martians net.ipv4.conf.default.log_martians|Suspicious packets are logged|Set net.ipv4.conf.{all,default}.log_martians = 1
 Network-3.3.10|High|sysctl 1 net.ipv4.tcp_syncookies|TCP SYN cookies are on|Set net.ipv4.tcp_syncookies = 1
 Network-3.3.11|Medium|sysctl 0 ?net.ipv6.conf.all.accept_ra ?net.ipv6.conf.default.accept_ra|IPv6 router advertisements are not accepted|Set net.ipv6.conf.{all,default}.accept_ra = 0
-SSH-5.1.1|Medium|file ?/etc/ssh/sshd_config 600|sshd_config is for root only|chown root:root /etc/ssh/sshd_config; chmod 600 /etc/ssh/sshd_config
+SSH-5.1.1|Medium|sshd_files 600|sshd_config is for root only|chown root:root and chmod 600 /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf
 SSH-5.1.2|High|file /etc/ssh/ssh_host_*_key 600|Private host keys are for root only|chown root:root and chmod 600 /etc/ssh/ssh_host_*_key
 SSH-5.1.3|Medium|file /etc/ssh/ssh_host_*_key.pub 644|Public host keys are root's to change|chown root:root and chmod 644 /etc/ssh/ssh_host_*_key.pub
 SSH-5.1.6|High|sshd Ciphers - without 3des-cbc aes128-cbc aes192-cbc aes256-cbc|sshd offers strong ciphers only|Remove the CBC ciphers from Ciphers
@@ -260,6 +260,14 @@ def check_unused(facts, units, *packages):
 def check_one_of(facts, units):
     used = _in_use(facts, units)
     return "" if len(used) == 1 else listed(used) or "none is enabled"
+
+
+def check_sshd_files(facts, mode):
+    """Passes where `file` does with sshd_config, and with each file in sshd_config.d."""
+    found = check_file(facts, "?" + _SSHD, mode)
+    if found == "":
+        found = check_file(facts, _SSHD + ".d/*.conf", mode) or ""
+    return found
 
 
 def _sshd(facts, path=_SSHD, depth=0):
