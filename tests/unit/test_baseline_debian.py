@@ -390,6 +390,17 @@ def test_sshds_other_files_are_for_root_only_too(lane: str, tmp_path: Path) -> N
     assert found["5.1.1"] == ("Fail", "/etc/ssh/sshd_config.d/root.conf is 646, of 0:0")
 
 
+def test_what_was_set_before_login_defs_changed_counts(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    trees = []
+    for days in ("99999", "", "366"):
+        tree = copied(base, tmp_path / f"days{days}")
+        tree.replace("/etc/shadow", ":19700:0:365:", f":19700:0:{days}:")
+        trees.append(tree)
+    found = [results["5.4.1.1"] for results in look(lane, tmp_path, trees)]
+    assert found == [("Fail", "ann")] * len(trees)
+
+
 def test_this_machine_is_judged_as_its_own_tools_do(lane: str, tmp_path: Path) -> None:
     release = Path("/etc/os-release")
     if not (shutil.which("dpkg-query") and release.exists() and "debian" in release.read_text()):

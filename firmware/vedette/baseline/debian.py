@@ -95,7 +95,7 @@ SSH-5.1.22|Medium|sshd UsePAM no is yes|sshd asks PAM|Set UsePAM yes
 Sudo-5.2.1|Medium|installed sudo|sudo is installed|Install sudo
 Sudo-5.2.2|Medium|sudo use_pty|sudo runs commands in a terminal of their own|Put "Defaults use_pty" into /etc/sudoers
 Sudo-5.2.3|Low|sudo logfile|sudo keeps a log|Put "Defaults logfile=/var/log/sudo.log" into /etc/sudoers
-Accounts-5.4.1.1|Medium|login_defs PASS_MAX_DAYS 1 365|Passwords expire within a year|Set PASS_MAX_DAYS 365 in /etc/login.defs
+Accounts-5.4.1.1|Medium|password_age 1 365|Passwords expire within a year|Set PASS_MAX_DAYS 365 in /etc/login.defs; chage --maxdays 365 for each user
 Accounts-5.4.2.1|High|root_only 2|Only root has user id 0|Give the others an id of their own
 Accounts-5.4.2.2|High|root_only 3|Only root has group id 0|Give the others a group of their own
 Permissions-7.1.1|High|file /etc/passwd 644|/etc/passwd is root's to change|chown root:root /etc/passwd; chmod 644 /etc/passwd
@@ -356,6 +356,13 @@ def _table(facts, name):
     for line in facts.lines("/etc/" + name):
         if line and line[0] != "#":
             yield line.split(":")
+
+
+def check_password_age(facts, low, high):
+    """Passes where passwords expire in time: those of new users, and those there are."""
+    rows = [row for row in _table(facts, "shadow") if row[1][:1] == "$"]
+    late = [row[0] for row in rows if not int(low) <= int(row[4] or -1) <= int(high)]
+    return check_login_defs(facts, "PASS_MAX_DAYS", low, high) or listed(late)
 
 
 def check_root_only(facts, field):
