@@ -401,6 +401,13 @@ def test_what_was_set_before_login_defs_changed_counts(lane: str, tmp_path: Path
     assert found == [("Fail", "ann")] * len(trees)
 
 
+def test_a_comment_behind_a_limit_does_not_count(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    base.write("/etc/security/limits.conf", "* hard core 0 # none\n")
+    (found,) = look(lane, tmp_path, [base])
+    assert found["1.5.3"] == ("Pass", None)
+
+
 def test_this_machine_is_judged_as_its_own_tools_do(lane: str, tmp_path: Path) -> None:
     release = Path("/etc/os-release")
     if not (shutil.which("dpkg-query") and release.exists() and "debian" in release.read_text()):

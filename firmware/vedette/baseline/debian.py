@@ -196,7 +196,8 @@ def check_sysctl(facts, wanted, *keys):
 
 
 def check_core_dumps(facts):
-    if ["*", "hard", "core", "0"] not in list(facts.words(*_LIMITS)):
+    limits = [words[:4] for words in facts.words(*_LIMITS)]  # a comment may follow
+    if ["*", "hard", "core", "0"] not in limits:
         return "no limits.conf says * hard core 0"
     return check_sysctl(facts, "0", "fs.suid_dumpable")
 
