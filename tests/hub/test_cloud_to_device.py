@@ -103,6 +103,15 @@ def test_it_expires(hub: LocalHub) -> None:
         assert device.receive().payload == b"long"
 
 
+def test_what_has_expired_takes_no_place(hub: LocalHub) -> None:
+    hub.create_device("d-10")
+    for _ in range(50):
+        send(hub, "d-10", "short", lifetimeSeconds=0)
+    time.sleep(0.01)
+    send(hub, "d-10", "long")
+    assert pending(hub, "d-10") == 1
+
+
 def test_binary_and_64_kb(hub: LocalHub) -> None:
     with Device(hub, hub.create_device("d-6")) as device:
         device.subscribe("devices/d-6/messages/devicebound/#", 1)

@@ -57,6 +57,7 @@ class CloudToDevice:
             bag.encode({**system, **properties}),
             body,
         )
+        await self.expire()  # it does not count as pending
         await self._database.run(self._add, message)
 
     async def purge(self, identity: Identity) -> int:
