@@ -69,6 +69,17 @@ def test_what_json_readers_trip_over(hub: LocalHub, device: Device, payload: byt
     hub.wait_events("x-1", count + 2)
 
 
+def test_messages_of_the_agent_nested_about_as_deeply_as_can_be_read(
+    hub: LocalHub, device: Device
+) -> None:
+    before = len(hub.events("x-1"))
+    depths = range(900, 1000)
+    for depth in depths:
+        body = b'{"Events":' + b"[" * depth + b"]" * depth + b"}"
+        device.publish(f"{device.path}/messages/events/{AGENT}", body)
+    hub.wait_events("x-1", before + len(depths))
+
+
 @FIXTURES
 @given(st.text(st.characters(exclude_characters="#+", exclude_categories=["C"])))
 def test_any_property_bag_is_stored(hub: LocalHub, device: Device, text: str) -> None:
