@@ -145,6 +145,13 @@ def test_tags_have_8_kb() -> None:
         twin.update_tags(twin.new(NOW), {"a": "x" * 4096, "b": "x" * 4096})
 
 
+@pytest.mark.parametrize("tags", [5, "x", ["a"], _nested(11), _nested(150)])
+def test_tags_that_are_no_object_or_too_deep(tags: Any) -> None:
+    with pytest.raises(RequestError) as refused:
+        twin.update_tags(twin.new(NOW), tags)
+    assert refused.value.status == 400
+
+
 # --- tokens ---
 
 

@@ -89,6 +89,7 @@ def update(twin: Json, name: str, patch: Json, now: str, *, replace: bool = Fals
 
 def update_tags(twin: Json, patch: Json, *, replace: bool = False) -> Json:
     """Errors: RequestError (400)."""
+    check(patch, "tags", TAGS_BYTES, merged=False)
     tags = merge({} if replace else twin["tags"], patch)
     check(tags, "tags", TAGS_BYTES)
     return {**twin, "tags": tags, "version": twin["version"] + 1}
