@@ -137,6 +137,13 @@ def test_refused(hub: LocalHub, wrong: dict[str, Any]) -> None:
     assert registration(hub, "p-4", sas.new_key()).connect() == REFUSED
 
 
+@pytest.mark.parametrize("name", ["p-9-", "_p:9", "p" * 128])
+def test_registration_ids_that_the_service_takes(hub: LocalHub, name: str) -> None:
+    key = sas.derive_key(hub.connection["dps_group_key"], name)
+    with registration(hub, name, key) as device:
+        register(device)
+
+
 def test_a_registration_for_another_is_answered_400(hub: LocalHub) -> None:
     key = sas.derive_key(hub.connection["dps_group_key"], "p-6")
     with registration(hub, "p-6", key) as device:

@@ -29,7 +29,7 @@ log = logging.getLogger("vedette.hub.provisioning")
 RETRY_AFTER_S = 1
 
 _USERNAME = re.compile(r"([^/]+)/registrations/([^/]+)/api-version=\d{4}-\d\d-\d\d[^/]*")
-_REGISTRATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-.:_]{0,126}[A-Za-z0-9]|[A-Za-z0-9]")
+_REGISTRATION_ID = re.compile(r"[A-Za-z0-9\-.:_]{0,127}[A-Za-z0-9\-]")
 _REQUEST = re.compile(
     r"\$dps/registrations/(?:(?P<put>PUT/iotdps-register)|GET/iotdps-get-operationstatus)/\?(.*)"
 )
