@@ -104,7 +104,7 @@ def call(
     payload: Annotated[str, typer.Argument(help="JSON.")] = "null",
     module: Module = None,
     timeout: Annotated[
-        int, typer.Option(min=1, max=300, help="Seconds to wait for the answer.")
+        int, typer.Option(min=5, max=300, help="Seconds to wait for the answer.")
     ] = 30,
     as_json: AsJson = False,
 ) -> None:

@@ -17,6 +17,7 @@ from vedette_tools.hub.sessions import Session
 TOPIC_FILTER = "$iothub/methods/POST/#"
 PAYLOAD_MAX = 128 * 1024
 RESPONSE_TIMEOUT_S = 30
+RESPONSE_TIMEOUT_MIN_S = 5
 TIMEOUT_MAX_S = 300
 
 Json = dict[str, Any]
@@ -50,7 +51,9 @@ class Methods:
         payload = json.dumps(request.get("payload"), separators=(",", ":")).encode()
         if len(payload) > PAYLOAD_MAX:
             raise RequestError(413, f"the payload has over {PAYLOAD_MAX} bytes")
-        response_timeout = _seconds(request, "responseTimeoutInSeconds", RESPONSE_TIMEOUT_S)
+        response_timeout = _seconds(
+            request, "responseTimeoutInSeconds", RESPONSE_TIMEOUT_S, RESPONSE_TIMEOUT_MIN_S
+        )
         session = await self._connected(identity, _seconds(request, "connectTimeoutInSeconds", 0))
         request_id = f"{next(self._numbers):x}"
         key = (session.token, request_id)
@@ -92,10 +95,14 @@ class Methods:
         return session
 
 
-def _seconds(request: Json, name: str, default: float) -> float:
+def _seconds(request: Json, name: str, default: float, least: int = 0) -> float:
     value = request.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= TIMEOUT_MAX_S:
-        raise RequestError(400, f"{name} has to be 0 to {TIMEOUT_MAX_S}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not least <= value <= TIMEOUT_MAX_S
+    ):
+        raise RequestError(400, f"{name} has to be {least} to {TIMEOUT_MAX_S}")
     return value
