@@ -408,6 +408,19 @@ def test_a_comment_behind_a_limit_does_not_count(lane: str, tmp_path: Path) -> N
     assert found["1.5.3"] == ("Pass", None)
 
 
+def test_ipv6_that_is_off_is_not_judged(lane: str, tmp_path: Path) -> None:
+    base = hardened(tmp_path / "base")
+    for key in ("all.accept_ra", "default.accept_ra", "all.accept_redirects"):
+        sysctl(f"net.ipv6.conf.{key}", "1")(base)
+    sysctl("net.ipv6.conf.all.disable_ipv6", "1")(base)
+    half = copied(base, tmp_path / "half")
+    sysctl("net.ipv6.conf.default.disable_ipv6", "0")(half)
+    sysctl("net.ipv6.conf.default.disable_ipv6", "1")(base)
+    found = look(lane, tmp_path, [base, half])
+    assert "3.3.11" not in found[0] and found[0]["3.3.5"] == ("Pass", None)
+    assert found[1]["3.3.11"][0] == found[1]["3.3.5"][0] == "Fail"
+
+
 def test_this_machine_is_judged_as_its_own_tools_do(lane: str, tmp_path: Path) -> None:
     release = Path("/etc/os-release")
     if not (shutil.which("dpkg-query") and release.exists() and "debian" in release.read_text()):
