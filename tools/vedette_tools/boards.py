@@ -51,7 +51,8 @@ class Board:
         kind = config.get("network", {}).get("type")
         if kind and kind not in self.interfaces:
             found["network.type"] = f"{self.name} has {' and '.join(self.interfaces)}, no {kind}"
-        if config.get("watchdog", 0) > self.watchdog_max:
+        watchdog = config.get("watchdog", 0)  # of any type: that is for the agent to refuse
+        if isinstance(watchdog, int) and watchdog > self.watchdog_max:
             found["watchdog"] = f"the watchdog of {self.name} waits {self.watchdog_max} s at most"
         return found
 
