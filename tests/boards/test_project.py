@@ -102,6 +102,13 @@ def test_the_application_is_looked_at(tmp_path: Path) -> None:
     assert (found.file, found.line) == ("app.py", 3)
 
 
+def test_what_does_not_go_onto_a_board_is_not_looked_at(tmp_path: Path) -> None:
+    hidden = written(tmp_path, GOOD) / ".venv" / "lib"
+    hidden.mkdir(parents=True)
+    (hidden / "newer.py").write_text("match x:\n    case 1: pass\n")
+    assert project.check(tmp_path) == []
+
+
 def test_all_mistakes_at_once_in_order(tmp_path: Path) -> None:
     text = GOOD + "[agent]\nwatchdog = -1\n[settings]\nMessage_Format = 1\nX_Y = 1\n"
     found = project.check(written(tmp_path, text))

@@ -21,6 +21,7 @@ from pathlib import Path
 from vedette_tools import mpy, rom
 from vedette_tools.board_link import BoardLink, Progress
 from vedette_tools.errors import INVALID, CommandError
+from vedette_tools.project import sources
 
 SLOTS = ("v-a", "v-b")
 CURRENT = "current"
@@ -82,10 +83,8 @@ def files_for(march: str, project: Path | None) -> dict[str, bytes]:
     }
     if march not in mpy.HOSTS:
         files = {path: data for path, data in files.items() if path not in mpy.HOST_ONLY}
-    for path in sorted(project.rglob("*.py")) if project else ():
+    for path in sources(project) if project else ():
         relative = path.relative_to(project) if project else path
-        if any(part.startswith(".") for part in relative.parts):
-            continue
         top = relative.parts[0].removesuffix(".py")
         if top in PACKAGES or relative.as_posix() in ROOT_FILES:
             raise CommandError(

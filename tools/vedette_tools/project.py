@@ -201,9 +201,18 @@ def _agents(document: dict[str, Any], finder: _Lines) -> list[Problem]:
     return found
 
 
+def sources(folder: Path) -> list[Path]:
+    """The application's files: not those of an environment or a repository beside it."""
+    return sorted(
+        path
+        for path in folder.rglob("*.py")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def _application(folder: Path) -> list[Problem]:
     found = []
-    for path in sorted(folder.rglob("*.py")):
+    for path in sources(folder):
         try:
             mpy.compiled(path, "")
         except CommandError as error:
