@@ -41,6 +41,11 @@ def test_what_init_makes_is_right(tmp_path: Path, board: str) -> None:
         assert made.config["network"]["ssid"] == 'at "home"'
 
 
+def test_init_takes_any_name_of_a_wifi(tmp_path: Path) -> None:
+    vedette("init", tmp_path / "p", "-b", "ESP32_GENERIC", "-d", "d", "--wifi", "küche 😀")
+    assert project.load(tmp_path / "p").config["network"]["ssid"] == "küche 😀"
+
+
 def test_init_makes_nothing_that_does_not_do(tmp_path: Path) -> None:
     where = tmp_path / "p"
     said = vedette("init", where, "-b", "NUCLEO_F767ZI", "-d", "d", "--wifi", "s", code=4)

@@ -91,7 +91,7 @@ def load(folder: Path) -> Project:
             next_step="`vedette check` tells when it is right",
             code=INVALID,
         )
-    document = tomllib.loads((folder / CONFIG).read_text())
+    document = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
     return Project(
         folder,
         boards.load(document["board"]),
@@ -107,7 +107,7 @@ def check(folder: Path) -> list[Problem]:
     """What is wrong in a project. Errors: CommandError where there is none."""
     path = folder / CONFIG
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(
             f"cannot read {path}",

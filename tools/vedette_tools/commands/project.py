@@ -67,7 +67,7 @@ def init(
     text += '\n[settings]\nCollectorsCore_PriorityIntervals = "30,120,1440"\n'
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / project.CONFIG).write_text(text)
+        (folder / project.CONFIG).write_text(text, encoding="utf-8")
         (folder / project.APP).write_text(APPLICATION)
     except OSError as error:
         raise CommandError(f"cannot write to {folder}", why=reason(error)) from None
@@ -102,4 +102,5 @@ def _ask(what: str, option: str, default: str | None, choices: list[str] | None 
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text)  # a JSON string is a TOML string
+    # A JSON string is a TOML string, but for \u: TOML has no surrogate pairs.
+    return json.dumps(text, ensure_ascii=False)
