@@ -46,6 +46,11 @@ def test_init_takes_any_name_of_a_wifi(tmp_path: Path) -> None:
     assert project.load(tmp_path / "p").config["network"]["ssid"] == "küche 😀"
 
 
+def test_the_next_commands_can_be_typed_as_they_stand(tmp_path: Path) -> None:
+    said = vedette("init", tmp_path / "my kitchen", "-b", "unix", "-d", "d")
+    assert f"`vedette deploy '{tmp_path}/my kitchen'`" in said
+
+
 def test_init_makes_nothing_that_does_not_do(tmp_path: Path) -> None:
     where = tmp_path / "p"
     said = vedette("init", where, "-b", "NUCLEO_F767ZI", "-d", "d", "--wifi", "s", code=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -72,7 +73,7 @@ def init(
     except OSError as error:
         raise CommandError(f"cannot write to {folder}", why=reason(error)) from None
     made = [str(folder / project.CONFIG), str(folder / project.APP)]
-    after = [f"vedette provision {folder}", f"vedette deploy {folder}"]
+    after = [shlex.join(["vedette", each, str(folder)]) for each in ("provision", "deploy")]
     if as_json:
         typer.echo(json.dumps({"made": made, "next": after}))
     else:
