@@ -82,6 +82,7 @@ def test_init_asks_only_a_person(tmp_path: Path) -> None:
         ('module = "m n"\n', 3, "module: 'm n' is no id"),
         ('[agent]\ncertificate = ["c", "k"]\n', 4, "keep it out"),
         ("[agent]\n\nwatchdog = true\n", 5, "watchdog must be an integer"),
+        ("[agent]\nca = 5\n", 4, "ca must be"),
         ('[agent]\nwatchdog = "8"\n', 4, "watchdog must be an integer"),
         ("[agent]\nwatchdog = 2026-01-01\n", 4, "watchdog must be an integer"),
         ("[agent]\ncolour = 1\n", 4, "colour is no key; there are ca, journal, outbox_size"),

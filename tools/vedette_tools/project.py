@@ -232,7 +232,7 @@ def _config(document: dict[str, Any]) -> dict[str, Any]:
 
 def _provisioned(document: dict[str, Any]) -> dict[str, Any]:
     """The config.json of the project, with something in the place of what is secret."""
-    config = {**_config(document), "ca": ["x"]}
+    config = {"ca": ["x"], **_config(document)}
     if "provisioning" in document:
         added = {"registration_id": document["device"], "key": "x"}
         return {**config, "provisioning": {**document["provisioning"], **added}}
