@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import types
 from pathlib import Path
 
@@ -195,6 +197,13 @@ def test_the_hub_is_found_by_its_connection_string(hub: LocalHub) -> None:
             {"VEDETTE_HUB": "HostName=localhost:1;SharedAccessKeyName=a;SharedAccessKey=secret!"},
             "not base64",
         ),
+        *(
+            (
+                {"VEDETTE_HUB": f"HostName={host};SharedAccessKeyName=a;SharedAccessKey=c2VjcmV0"},
+                f"{host} is not reached as a hub",
+            )
+            for host in ("localhost:port", "localhost:1/", "my hub", "a..b")
+        ),
     ],
 )
 def test_no_hub_is_explained(hub: LocalHub, changes: dict[str, str], says: str) -> None:
@@ -203,6 +212,33 @@ def test_no_hub_is_explained(hub: LocalHub, changes: dict[str, str], says: str) 
     )
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
     assert "c2VjcmV0" not in done.stderr and "secret!" not in done.stderr
+
+
+def test_a_fault_that_is_none_is_told(hub: LocalHub) -> None:
+    assert "there is no fault 'no such'" in refused(hub, "hub", "fault", "no such")
+
+
+def test_a_port_that_speaks_something_else_is_explained(hub: LocalHub) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(hub.ca.with_name("server.pem"), hub.ca.with_name("server.key"))
+    with socket.create_server(("localhost", 0)) as server:
+
+        def answer() -> None:
+            with context.wrap_socket(server.accept()[0], server_side=True) as peer:
+                peer.recv(4096)
+                peer.sendall(b"AMQP\x03\x01\x00\x00")
+
+        threading.Thread(target=answer, daemon=True).start()
+        host = f"localhost:{server.getsockname()[1]}"
+        string = f"HostName={host};SharedAccessKeyName=a;SharedAccessKey=c2VjcmV0"
+        done = subprocess.run(
+            [COMMAND, "device", "list", "--json"],
+            env={**hub.env, "VEDETTE_HUB": string, "VEDETTE_HUB_CA": str(hub.ca)},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1 and not done.stderr
+    assert "is not reached as a hub" in json.loads(done.stdout)["error"]["what"]
 
 
 def test_a_certificate_of_another_authority_is_explained(hub: LocalHub) -> None:

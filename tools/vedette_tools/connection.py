@@ -12,7 +12,7 @@ import json
 import os
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -171,20 +171,21 @@ class HubConnection:
         headers: Mapping[str, str],
         timeout: float | None,
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPSConnection(
-            self.host, context=self._context, timeout=TIMEOUT_S
-        )
         target = f"{path}?{urlencode({'api-version': API_VERSION, **query})}"
+        proof = {"Authorization": self.token()}
         try:
-            connection.request(method, target, content, {"Authorization": self.token(), **headers})
-            if connection.sock:
-                connection.sock.settimeout(timeout)
-            response = connection.getresponse()
-            if path.startswith(LOCAL) and response.getheader("Server") != NAME:
-                raise NotLocal(f"{self.host} is no local hub, and only that can do this")
-            if response.status >= 400:
-                raise _error(response)
-            yield response
+            with closing(
+                http.client.HTTPSConnection(self.host, context=self._context, timeout=TIMEOUT_S)
+            ) as connection:
+                connection.request(method, target, content, {**proof, **headers})
+                if connection.sock:
+                    connection.sock.settimeout(timeout)
+                response = connection.getresponse()
+                if path.startswith(LOCAL) and response.getheader("Server") != NAME:
+                    raise NotLocal(f"{self.host} is no local hub, and only that can do this")
+                if response.status >= 400:
+                    raise _error(response)
+                yield response
         except ssl.SSLCertVerificationError as error:
             raise CommandError(
                 f"the certificate of {self.host} is not trusted ({error.verify_message}): set "
@@ -195,8 +196,12 @@ class HubConnection:
                 f"the hub at {self.host} does not answer ({error.strerror or error}). "
                 "Is `vedette hub up` running?"
             ) from None
-        finally:
-            connection.close()
+        except (http.client.HTTPException, UnicodeError) as error:  # the latter: no host's name
+            raise CommandError(
+                f"{self.host} is not reached as a hub",
+                why=str(error).strip(),
+                next_step="look at HostName in the hub's connection string: a host, or host:port",
+            ) from None
 
 
 def identity_path(device: str, module: str | None) -> str:

@@ -227,5 +227,5 @@ def fault(
         return
     given = {"for": duration, "seconds": seconds, "latency_ms": latency_ms, "loss": loss}
     body = {name: value for name, value in given.items() if value is not None}
-    hub.request("PUT", f"/vedette/faults/{kind}", body)
+    hub.request("PUT", f"/vedette/faults/{quote(kind, safe='')}", body)
     done("begun", as_json=as_json)
