@@ -80,6 +80,12 @@ def test_boards_are_deployed_by_their_ports(desk: Desk, tmp_path: Path) -> None:
     assert gone["code"] == 3 and "/none cannot be opened" in gone["report"]["error"]["what"]
 
 
+def test_a_list_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_bytes("device,port\r\nküche,p\r\n".encode("utf-8-sig"))
+    assert fleet.read(path) == [{"device": "küche", "port": "p"}]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [

@@ -50,7 +50,8 @@ def read(path: Path) -> list[dict[str, str]]:
     import yaml  # here, as it takes long to import
 
     try:
-        with path.open(newline="") as file:
+        # Spreadsheets begin UTF-8 with a mark, which would be a part of the first heading.
+        with path.open(newline="", encoding="utf-8-sig") as file:
             if path.suffix.lower() == ".csv":
                 rows: Any = list(csv.DictReader(file, strict=True))
             else:
