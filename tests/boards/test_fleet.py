@@ -14,7 +14,7 @@ from deskfixture import COMMAND, Desk
 from typer.testing import CliRunner
 from vedette_tools import fleet
 from vedette_tools.cli import build
-from vedette_tools.errors import PARTLY, CommandError
+from vedette_tools.errors import FAILED, PARTLY, CommandError
 
 TICKING = """
 import asyncio
@@ -78,6 +78,13 @@ def test_boards_are_deployed_by_their_ports(desk: Desk, tmp_path: Path) -> None:
     here, gone = (json.loads(line) for line in lines)
     assert (here["code"], here["report"]["state"]) == (0, "runs")
     assert gone["code"] == 3 and "/none cannot be opened" in gone["report"]["error"]["what"]
+
+
+def test_progress_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
+    path = projects(tmp_path, "a")
+    (tmp_path / "devices.csv.done.new").mkdir()  # nothing can be written there
+    said = vedette(path, "check", "{at}", code=FAILED)
+    assert "cannot keep what is done" in said and "devices.csv.done.json" in said
 
 
 def test_a_list_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:

@@ -109,17 +109,27 @@ class Progress:
     def add(self, device: str) -> None:
         with self._lock:
             self._all.setdefault(self._command, []).append(device)
-            new = self.path.with_suffix(".new")
-            new.write_text(json.dumps(self._all))
-            new.replace(self.path)
+            self._keep()
 
     def forget(self) -> None:
         """The command is done for all: the next time it begins anew."""
         self._all.pop(self._command, None)
-        if self._all:
-            self.path.write_text(json.dumps(self._all))
-        else:
-            self.path.unlink(missing_ok=True)
+        self._keep()
+
+    def _keep(self) -> None:
+        try:
+            if self._all:
+                new = self.path.with_suffix(".new")
+                new.write_text(json.dumps(self._all))
+                new.replace(self.path)
+            else:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CommandError(
+                f"cannot keep what is done, in {self.path}",
+                why=reason(error),
+                next_step="copy the list to a folder that you may write to",
+            ) from None
 
 
 def run(
