@@ -134,6 +134,27 @@ def test_a_config_file_for_simulate_that_is_not_json(agent: Agent) -> None:
     assert "is not JSON" in agent.log and "Traceback" not in agent.log
 
 
+@pytest.mark.parametrize("options", [(), ("--app", "app.py")])
+def test_a_folder_with_an_application_is_not_taken_for_a_board(
+    agent: Agent, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.board.mkdir()
+    monkeypatch.chdir(agent.board)
+    mine = agent.board / "app.py"
+    mine.write_text("mine")
+    string = "HostName=localhost;DeviceId=d;SharedAccessKey=AAAA"
+    assert agent.start(string, "", *options).wait(20) == 1
+    assert "is no simulated board" in agent.log and "Traceback" not in agent.log
+    assert mine.read_text() == "mine" and list(agent.board.iterdir()) == [mine]
+
+
+def test_a_board_that_cannot_be_made_is_told(agent: Agent) -> None:
+    agent.board.touch()
+    string = "HostName=localhost;DeviceId=d;SharedAccessKey=AAAA"
+    assert agent.start(string).wait(20) == 1
+    assert "cannot write to" in agent.log and "Traceback" not in agent.log
+
+
 def test_what_a_simulated_board_says_as_json(hub: LocalHub, agent: Agent) -> None:
     agent.start(hub.create_device("json"), "async def main():\n    print('hello')\n", "--json")
     agent.wait_log("connected")

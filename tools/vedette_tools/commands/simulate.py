@@ -18,8 +18,10 @@ from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.monitor import as_document
 from vedette_tools.commands.options import AsJson
 from vedette_tools.connection import parse_connection_string, state_directory
-from vedette_tools.errors import CommandError
+from vedette_tools.errors import CommandError, reason
 from vedette_tools.programs import installed
+from vedette_tools.project import APP
+from vedette_tools.provisioning import CONFIG
 from vedette_tools.roots import der_files
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,9 +67,13 @@ def simulate(
     fields = parse_connection_string(connection_string)
     name = "-".join(filter(None, (fields.get("DeviceId"), fields.get("ModuleId"))))
     board = (state or state_directory() / "simulated" / (name or "device")).expanduser().resolve()
-    board.mkdir(parents=True, exist_ok=True)
-    _write_config(board, connection_string, config)
-    _put_application(board, app)
+    try:
+        board.mkdir(parents=True, exist_ok=True)
+        _check_board(board)
+        _write_config(board, connection_string, config)
+        _put_application(board, app)
+    except OSError as error:
+        raise CommandError(f"cannot write to {board}", why=reason(error)) from None
     command, environment = mpy.simulated_board(program, heap, board)
     os.chdir(board)
     if as_json:
@@ -94,6 +100,17 @@ def _told(command: list[str], environment: dict[str, str]) -> int:
     return running.returncode
 
 
+def _check_board(board: Path) -> None:
+    """Errors: CommandError for a folder with an app.py that is its owner's, as a project has: the
+    one on a simulated board is replaced, or removed."""
+    if (board / APP).exists() and not (board / CONFIG).exists():
+        raise CommandError(
+            f"{board} is no simulated board",
+            why=f"there is an {APP}, and no {CONFIG} beside it",
+            next_step="give another folder as --state",
+        )
+
+
 def _write_config(board: Path, connection_string: str, config: Path | None) -> None:
     """The board's config.json: the given one, with the connection string and the hub's CA."""
     settings: dict[str, Any] = {}
@@ -112,17 +129,17 @@ def _write_config(board: Path, connection_string: str, config: Path | None) -> N
         for name, content in roots.items():
             (board / name).write_bytes(content)
         settings["ca"] = list(roots)
-    target = board / "config.json"
+    target = board / CONFIG
     target.touch(mode=0o600)
     target.write_text(json.dumps(settings, indent=1))
 
 
 def _put_application(board: Path, app: Path | None) -> None:
-    target = board / "app.py"
+    target = board / APP
     if app is None:
         target.unlink(missing_ok=True)
         return
     try:
         shutil.copyfile(app, target)
     except OSError as error:
-        raise CommandError(f"cannot read {app}: {error.strerror}") from None
+        raise CommandError(f"cannot read {app}", why=reason(error)) from None
