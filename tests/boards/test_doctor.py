@@ -59,6 +59,16 @@ def test_a_bare_board_and_no_hub(bare: Desk, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
+def test_what_is_damaged_on_the_board_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VEDETTE_HUB_STATE", "/nowhere")
+    desk.configure(ca=None)
+    (desk.flash / "deployed.txt").write_text("vedette 0.1.0\ntorn\n")
+    found = examined(desk, code=1)
+    assert states(found)["CA"] == "bad" and states(found)["TLS"] == "skipped"
+    assert "torn is not what was deployed" in found["agent"]["says"]
+
+
+@pytest.mark.slow
 def test_the_twin_is_compared(desk: Desk, at_hub: LocalHub) -> None:  # noqa: F811
     name = f"twin-{os.urandom(3).hex()}"
     (desk.project / "config.toml").write_text(f'board = "unix"\ndevice = "{name}"\n')

@@ -110,7 +110,7 @@ def _version(link: BoardLink) -> Finding:
     if not record:
         return Finding("agent", WARNING, "none was deployed", "`vedette deploy`")
     for line in record[1:]:
-        digest, _, path = line.split(" ", 2)
+        digest, path = line.partition(" ")[0], line.split(" ", 2)[-1]  # of a torn line, all of it
         if link.digest(path) != digest:
             says = f"{path} is not what was deployed"
             return Finding("agent", BAD, says, "`vedette deploy` puts it right")
@@ -124,8 +124,9 @@ def _config(config: dict[str, Any] | None) -> Finding:
 
 
 def _paths(config: dict[str, Any]) -> list[str]:
-    paths = config.get("ca", [])
-    return [paths] if isinstance(paths, str) else [str(path) for path in paths]
+    paths = config.get("ca")
+    paths = [paths] if isinstance(paths, str) else paths
+    return [str(path) for path in paths] if isinstance(paths, list) else []
 
 
 def _roots(config: dict[str, Any], roots: list[bytes]) -> Finding:
