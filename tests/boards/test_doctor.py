@@ -88,6 +88,14 @@ def test_the_twin_is_compared(desk: Desk, at_hub: LocalHub) -> None:  # noqa: F8
 
 
 @pytest.mark.slow
+def test_a_twin_that_has_no_settings_to_compare(desk: Desk, at_hub: LocalHub) -> None:  # noqa: F811
+    at_hub.create_device("odd")
+    at_hub.set_twin("odd", {"microAgent": '{"Message_Format": '})
+    said = desk.vedette("twin", "diff", "odd", code=1)
+    assert "microAgent of the desired properties is no object" in said
+
+
+@pytest.mark.slow
 def test_estimate(desk: Desk) -> None:
     config = desk.project / "config.toml"
     config.write_text('board = "RPI_PICO2_W"\ndevice = "d"\n')

@@ -59,7 +59,7 @@ def set_desired(
 def diff(device: DeviceId, module: Module = None, as_json: AsJson = False) -> None:
     """Compare what the agent is to have with what it reports. Fails when they differ."""
     properties = HubConnection.find().request("GET", _path(device, module))["properties"]
-    desired, reported = (_agent(properties[side], module) for side in ("desired", "reported"))
+    desired, reported = (_agent(properties, side, module) for side in ("desired", "reported"))
     reasons = {each["key"]: each["reason"] for each in reported.get("latest_invalid_fields", [])}
     found = [
         {
@@ -82,9 +82,11 @@ def diff(device: DeviceId, module: Module = None, as_json: AsJson = False) -> No
         raise typer.Exit(FAILED)
 
 
-def _agent(side: dict[str, Any], module: str | None) -> dict[str, Any]:
-    """The agent's part of the desired or reported properties."""
-    section = side if module else side.get("microAgent") or {}
+def _agent(properties: dict[str, Any], side: str, module: str | None) -> dict[str, Any]:
+    """The agent's part of the desired or reported properties. Errors: CommandError."""
+    section = properties[side] if module else properties[side].get("microAgent") or {}
+    if not isinstance(section, dict):
+        raise CommandError(f"microAgent of the {side} properties is no object")
     return {key: value for key, value in section.items() if not key.startswith("$")}
 
 
