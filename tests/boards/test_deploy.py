@@ -225,6 +225,16 @@ def test_a_watchdog_is_fed_meanwhile(desk: Desk) -> None:
         assert fed(link.remove, "v-a") > 70
 
 
+@pytest.mark.slow
+def test_a_watchdog_that_is_none_is_in_nobodys_way(desk: Desk) -> None:
+    (desk.flash / "machine.py").write_text(
+        "class WDT:\n    def __init__(self, timeout):\n        0 + timeout\n"
+    )
+    desk.configure(watchdog="8")
+    with BoardLink(str(desk.board.port)) as link:
+        assert link.read("config.json")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "code", "says"),
     [

@@ -43,7 +43,7 @@ try:
  import json,machine
  with open('config.json') as f:s=json.load(f).get('watchdog')
  if s:feed=machine.WDT(timeout=s*1000).feed
-except (OSError,ValueError,AttributeError):pass
+except (OSError,ValueError,AttributeError,TypeError):pass
 def digest(path):
  h=hashlib.sha256();b=bytearray(512);n=0
  with open(path,'rb') as f:
