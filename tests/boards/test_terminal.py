@@ -85,6 +85,13 @@ def test_init_asks(terminal: Terminal, tmp_path: Path) -> None:
     terminal.wait("config.toml is right")
 
 
+def test_a_question_can_be_interrupted(terminal: Terminal) -> None:
+    terminal.command("vedette init kitchen; echo code=$?")
+    terminal.wait("board [unix]:")
+    terminal.type("", "C-c")
+    terminal.wait("code=130")
+
+
 @pytest.mark.slow
 def test_the_shell_completes(terminal: Terminal) -> None:
     terminal.command('eval "$(vedette --show-completion bash)"; echo done')

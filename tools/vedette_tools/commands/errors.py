@@ -34,7 +34,7 @@ def user_errors(command: Callable[P, None]) -> Callable[P, None]:
             # The reader of our output has gone (`| head`): an ordinary end. Nothing may be flushed
             # into the closed pipe at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):  # the latter where a question was asked
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapped
