@@ -179,3 +179,5 @@ def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
     assert "'board' is no column; there are device, at" in vedette(
         path, "check", "{board}", code=4
     )
+    said = vedette(path, "check", "{", code=4)
+    assert "Single '{'" in said and "no column" not in said

@@ -78,9 +78,10 @@ def words_for(device: dict[str, str], command: list[str]) -> list[str]:
     try:
         return [word.format_map(device) for word in command]
     except (KeyError, ValueError, IndexError, AttributeError) as error:
+        says = f"{error} is no column" if isinstance(error, KeyError) else str(error)
         raise CommandError(
             f"{' '.join(command)!r} cannot be filled in for {device[NAME]}",
-            why=f"{error} is no column; there are {', '.join(device)}",
+            why=f"{says}; there are {', '.join(device)}",
             code=INVALID,
         ) from None
 
