@@ -56,6 +56,17 @@ def test_from_the_box_to_the_hub(desk: Desk, at_hub: LocalHub) -> None:
     assert reported["Heartbeat_Disabled"] is True
 
 
+def test_the_local_hubs_root_is_for_no_other_hub(
+    desk: Desk,
+    at_hub: LocalHub,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VEDETTE_HUB", at_hub.connection["service_connection_string"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(at_hub.ca))  # a public authority, as Azure's hub has
+    said = desk.vedette("provision", str(desk.project), code=1)
+    assert "which roots the board is to have" in said
+
+
 @pytest.mark.slow
 def test_once_more_keeps_the_device(desk: Desk, at_hub: LocalHub) -> None:
     provision(desk)

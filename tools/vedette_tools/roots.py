@@ -18,7 +18,16 @@ def der_files(source: Path | None = None) -> dict[str, bytes]:
 
     Errors: CommandError.
     """
-    path = source or Path(os.environ.get("VEDETTE_HUB_CA") or state_directory() / "ca.pem")
+    named = os.environ.get("VEDETTE_HUB_CA")
+    other = os.environ.get("VEDETTE_HUB") or os.environ.get("VEDETTE_HUB_FILE")
+    if other and not (source or named):
+        # This machine trusts a public authority by itself, a board does not.
+        raise CommandError(
+            "it is not said which roots the board is to have",
+            why="the hub is not the local one",
+            next_step="set VEDETTE_HUB_CA to a file in PEM form with the hub's",
+        )
+    path = source or Path(named or state_directory() / "ca.pem")
     try:
         found = CERTIFICATE.findall(path.read_text())
         contents = [ssl.PEM_cert_to_DER_cert(each) for each in found]
