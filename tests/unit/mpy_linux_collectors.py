@@ -68,6 +68,11 @@ class Watch:
         pass
 
 
+class Own:
+    def look(self):
+        pass
+
+
 def _collector(agent):
     process_watch.start = Watch
     collector = process.Collector(agent)
@@ -221,3 +226,26 @@ async def test_a_command_line_that_is_not_there_yet_is_read_once_more():
         assert sorted(told) == [(11, "sleep 5"), (12, "[sleep]"), (13, "[sleep]")]
     finally:
         process_watch.proc = real
+
+
+async def test_connections_that_are_over_are_not_looked_at():
+    import asyncio
+    import socket
+
+    from vedette.ports import connections
+
+    server = socket.socket()
+    server.bind(socket.getaddrinfo("127.0.0.1", 47113)[0][-1])
+    server.listen(1)
+    client = socket.socket()
+    client.connect(socket.getaddrinfo("127.0.0.1", 47113)[0][-1])
+    accepted = server.accept()[0]
+    for sock in (client, accepted, server):  # the end that closes first is in TIME_WAIT
+        sock.close()
+    await asyncio.sleep_ms(100)
+    watched = connections.Connections(None, Own(), None)
+    states = []
+    watched._see = lambda protocol, data, at, end: states.append(data[at + 1])
+    await watched.look()
+    watched.close()
+    assert 6 not in states, states
