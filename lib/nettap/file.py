@@ -9,6 +9,7 @@ class File(Socket):
     def __init__(self, sock, file):
         self._native = file
         self._sock = sock
+        self._tap = sock._tap
 
     def __new__(cls, sock, file):
         return object.__new__(cls)

@@ -562,6 +562,9 @@ def test_after_uninstall_open_sockets_go_on_uncounted():
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         there = address(bound(datagrams))
         datagrams.sendto(b"x", there)
+        file = client.makefile("rwb")
+    assert file.write(b"6") == 1 and server.read(1) == b"6"
+    assert server.send(b"7\n") == 2 and file.readline() == b"7\n"
     counted, opened = str(sink.counted), len(sink.opened)
     other = Sink()
     with Tapped(other):
