@@ -249,3 +249,30 @@ async def test_connections_that_are_over_are_not_looked_at():
     await watched.look()
     watched.close()
     assert 6 not in states, states
+
+
+async def test_owners_of_a_port_that_serves_on_and_on_are_not_all_kept():
+    from vedette.ports import owners
+
+    class Clock:
+        turns = 0
+
+        async def sleep_ms(self, ms):
+            self.turns += 1
+            if self.turns == 2000:
+                raise StopAsyncIteration
+            watched.note(6, 443, self.turns)
+
+    async def found(wanted):
+        return {}
+
+    before = owners.asyncio, owners.proc.owners
+    watched = owners.Owners(Own())
+    owners.asyncio, owners.proc.owners = Clock(), found
+    try:
+        await watched.run()
+    except StopAsyncIteration:
+        pass
+    finally:
+        owners.asyncio, owners.proc.owners = before
+    assert len(watched._known) <= 1024, len(watched._known)

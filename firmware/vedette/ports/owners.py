@@ -33,6 +33,9 @@ class Owners:
         """Runs for ever."""
         while True:
             began = time.clock()
+            known, ports = self._known, self._ports
+            if len(known) > _PORTS_MAX:  # a port that serves has a new socket for each client
+                self._known = {i: known[i] for i in ports.values() if i in known}
             for key, inode in self._ports.items():
                 if not inode and key[0] == UDP:
                     self._ports[key] = self._own.udp.get(key[1], 0)
@@ -63,4 +66,3 @@ class Owners:
         """They were told. What is still being looked for is told with the next flows."""
         ports = self._ports
         self._ports = {key: i for key, i in ports.items() if i and i not in self._known}
-        self._known = {i: self._known[i] for i in ports.values() if i in self._known}
