@@ -276,3 +276,21 @@ async def test_owners_of_a_port_that_serves_on_and_on_are_not_all_kept():
     finally:
         owners.asyncio, owners.proc.owners = before
     assert len(watched._known) <= 1024, len(watched._known)
+
+
+async def test_a_kernel_that_could_not_answer_once_is_asked_again():
+    from vedette.ports import connections
+
+    async def look():
+        raise OSError(12)
+
+    watched = connections.Connections(None, Own(), None)
+    watched.close()
+    watched.look = look
+    await watched.run()  # it never did: the kernel has none
+    watched._round = 2
+    try:
+        await watched.run()
+    except OSError:
+        return
+    raise AssertionError("gave up")

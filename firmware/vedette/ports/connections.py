@@ -58,6 +58,8 @@ class Connections:
         try:
             await self.look()
         except OSError as error:
+            if self._round > 1:  # it did answer before, and will again
+                raise
             log.warning("connections of other programs are not seen: errno %d" % error.errno)
             return
         while True:
