@@ -294,3 +294,13 @@ async def test_a_kernel_that_could_not_answer_once_is_asked_again():
     except OSError:
         return
     raise AssertionError("gave up")
+
+
+async def test_a_file_with_the_inode_of_a_socket_is_not_taken_for_it():
+    import os
+
+    from vedette.ports import proc
+
+    with open(__file__) as file:
+        file.read(1)
+        assert os.stat(__file__)[1] not in proc.inodes("self")

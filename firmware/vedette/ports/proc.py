@@ -11,6 +11,8 @@ COMMAND_MAX = const(512)  # bytes of a command line that are kept
 _STAT_MAX = const(1024)
 _THREAD = b"-1"  # the exit signal of what is not the first thread of its process
 _FDS_MAX = const(4096)  # of one process
+_TYPE = const(0xF000)  # S_IFMT and S_IFSOCK
+_SOCKET = const(0xC000)
 _SLICE = const(64)  # files looked at before the loop has its turn
 
 
@@ -86,12 +88,14 @@ def name(pid):
 
 
 def inodes(pid):
-    """Yields the inodes of the open files of a process, an id or "self", as far as we may see."""
+    """Yields the inodes of a process's open sockets, an id or "self", as far as we may see."""
     folder = "/proc/%s/fd" % pid
     try:
         for _, entry in zip(range(_FDS_MAX), os.ilistdir(folder)):
             try:
-                yield os.stat(folder + "/" + entry[0])[1]
+                status = os.stat(folder + "/" + entry[0])
+                if status[0] & _TYPE == _SOCKET:  # a file may have the same number
+                    yield status[1]
             except OSError:  # closed meanwhile, or a file that is gone
                 pass
     except OSError:
