@@ -235,10 +235,10 @@ async def test_connections_that_are_over_are_not_looked_at():
     from vedette.ports import connections
 
     server = socket.socket()
-    server.bind(socket.getaddrinfo("127.0.0.1", 47113)[0][-1])
+    server.bind(socket.getaddrinfo("127.0.0.1", 20713)[0][-1])
     server.listen(1)
     client = socket.socket()
-    client.connect(socket.getaddrinfo("127.0.0.1", 47113)[0][-1])
+    client.connect(socket.getaddrinfo("127.0.0.1", 20713)[0][-1])
     accepted = server.accept()[0]
     for sock in (client, accepted, server):  # the end that closes first is in TIME_WAIT
         sock.close()
