@@ -121,6 +121,7 @@ def test_a_key_does_not_help_nor_a_certificate_where_a_key_is_asked(
         pass
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # some bytes make it negative
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
