@@ -47,7 +47,7 @@ def _start(config, store):
             return None
     except Exception as error:
         log.failed("the agent", error)
-        cold.call("starts", "note", store, error)
+        _keep(error, None, store)
         return None
     log.info("version %s runs" % VERSION)  # `vedette deploy` waits for this
     cold.call("starts", "report", agent, True)
@@ -104,11 +104,14 @@ async def _run_app(agent, store):
 
 
 def _keep(error, agent, store):
-    """Keeps the application's error as evidence, and reports it where the agent runs."""
-    cold.call("starts", "note", store, error)
-    if agent:
-        agent.counters["app_errors"] += 1
-        cold.call("starts", "report", agent)
+    """Keeps an error as evidence, and the application's is reported where the agent runs."""
+    try:
+        cold.call("starts", "note", store, error)
+        if agent:
+            agent.counters["app_errors"] += 1
+            cold.call("starts", "report", agent)
+    except Exception as another:  # no heap, say, which may be what the first one was about
+        log.failed("evidence", another)
 
 
 async def _main(config, store):
@@ -151,7 +154,7 @@ def run():
         ended = _INTERRUPTED
     except Exception as error:  # the event loop's own: nothing runs any more
         log.failed("the event loop", error)
-        cold.call("starts", "note", store, error)
+        _keep(error, None, store)
         ended = _CRASHED
     if ended != _CRASHED:
         cold.call("starts", "held", store)

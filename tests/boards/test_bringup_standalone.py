@@ -96,6 +96,32 @@ async def main():
     assert kept(board)["error"] is None
 
 
+def test_a_task_that_fails_with_the_heap_full_ends_nothing_else(board: Board) -> None:
+    app = """
+import asyncio
+
+hog = []
+
+async def fails():
+    size = 65536
+    while size >= 64:
+        try:
+            hog.append(bytearray(size))
+        except MemoryError:
+            size //= 2
+    raise KeyError("%s")
+
+async def main():
+    asyncio.create_task(fails())
+    await asyncio.sleep(1)
+    hog.clear()
+    print("app goes on")
+    await asyncio.sleep(99)
+"""
+    code, output = board.run(GOOD, app % SECRET, "app goes on")
+    assert code == 0 and "in fails" in output and "evidence failed: MemoryError" in output
+
+
 def test_an_event_loop_that_breaks_starts_the_board_anew(board: Board) -> None:
     app = NAP.replace("print('app runs')", "asyncio.core._io_queue.poller = None")
     code, output = board.run(GOOD, app)
