@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,16 @@ def test_the_twin_adds_checks_and_changes_them(lane: str, tmp_path: Path) -> Non
     assert "hash" not in str(found)
 
 
+def told_sshd(base: Tree, folder: Path, texts: Iterable[str]) -> list[Tree]:
+    """A copy of the tree for each text, which is among what its sshd reads first."""
+    trees = []
+    for number, content in enumerate(texts):
+        tree = copied(base, folder / str(number))
+        tree.write("/etc/ssh/sshd_config.d/a.conf", content)
+        trees.append(tree)
+    return trees
+
+
 def test_sshd_reads_what_comes_first_and_not_what_is_for_some(lane: str, tmp_path: Path) -> None:
     base = hardened(tmp_path / "base")
     texts = (
@@ -343,11 +354,7 @@ def test_sshd_reads_what_comes_first_and_not_what_is_for_some(lane: str, tmp_pat
         'maxauthtries "4"\n',
         "Include /etc/ssh/sshd_config\n",  # which sshd refuses
     )
-    trees = []
-    for number, content in enumerate(texts):
-        tree = copied(base, tmp_path / str(number))
-        tree.write("/etc/ssh/sshd_config.d/a.conf", content)
-        trees.append(tree)
+    trees = told_sshd(base, tmp_path, texts)
     found = [results["5.1.16"][0] for results in look(lane, tmp_path, trees)]
     assert found == ["Pass", "Pass", "Pass", "Error"]
 
@@ -361,12 +368,8 @@ def test_sshd_config_is_read_as_sshd_reads_it(lane: str, tmp_path: Path) -> None
         "Include extra/*.conf\n",  # in /etc/ssh, whatever the folder of this file
         'Include "/etc/ssh/extra/b.conf"\n',
     )
-    trees = []
-    for number, content in enumerate(texts):
-        tree = copied(base, tmp_path / str(number))
-        tree.write("/etc/ssh/sshd_config.d/a.conf", content)
-        tree.write("/etc/ssh/extra/b.conf", "MaxAuthTries 9\n")
-        trees.append(tree)
+    base.write("/etc/ssh/extra/b.conf", "MaxAuthTries 9\n")
+    trees = told_sshd(base, tmp_path, texts)
     found = [results["5.1.16"] for results in look(lane, tmp_path, trees)]
     assert found == [("Fail", "MaxAuthTries is 9")] * len(texts)
 
