@@ -22,8 +22,10 @@ GOOD = {
 }
 # What a host does not tell and does not have, and a board does.
 AS_A_BOARD = """
+import sys
 from vedette.ports import unix
 unix.reset_cause = lambda: %r
+unix.restart = lambda: lambda: print("reset") or sys.exit(2)
 unix.watchdog = lambda seconds: print("watchdog", seconds) or (lambda: print("fed"))
 import main
 """

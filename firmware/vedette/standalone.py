@@ -55,8 +55,13 @@ def _start(config, store):
 
 
 async def _hold(store):
-    await asyncio.sleep(_HELD_S)
-    cold.call("starts", "held", store)
+    while True:
+        await asyncio.sleep(_HELD_S)
+        try:
+            cold.call("starts", "held", store)
+            return
+        except MemoryError as error:
+            log.failed("counting this start", error)
 
 
 def _local_address(remote):
@@ -147,6 +152,7 @@ def run():
         sys.path.insert(0, "")  # app.py stands beside config.json
     config = cold.call("config_file", "load")
     store = Store(config.get("state", FOLDER))
+    restart = cold.call("ports", "load").restart()
     ended = _NO_AGENT
     try:
         asyncio.run(_main(config, store))
@@ -155,6 +161,8 @@ def run():
     except Exception as error:  # the event loop's own: nothing runs any more
         log.failed("the event loop", error)
         _keep(error, None, store)
+        if restart:
+            restart()
         ended = _CRASHED
     if ended != _CRASHED:
         cold.call("starts", "held", store)

@@ -22,7 +22,6 @@ _MAC_BYTES = const(6)
 # Where an STM32 has the size of its flash, in KB: ST's FLASHSIZE_BASE. Elsewhere it could crash.
 _FLASH_KB = {"STM32F76": 0x1FF0F442, "STM32H74": 0x1FF1E880}
 _SECRET_MAX = const(2560)  # a private key of RSA 4096 is as long
-_CRASHED = const(2)
 
 
 def defaults():
@@ -196,12 +195,15 @@ def set_clock(unix_seconds):
     machine.RTC().datetime((year, month, day, weekday + 1, hour, minute, second, 0))
 
 
-def leave(ended):
-    """The end of main.py: 0 interrupted, 1 no agent, 2 crashed, which starts the board anew.
+def restart():
+    """Returns what starts the board anew, None where something else does.
 
-    Else the REPL follows; after sys.exit() a board would run main.py again.
+    Asked for early: when the event loop has failed, there may be no heap left to find it.
     """
     import machine
 
-    if ended == _CRASHED:
-        machine.reset()
+    return machine.reset
+
+
+def leave(_ended):
+    """The end of main.py. The REPL follows; after sys.exit() a board would run main.py again."""
