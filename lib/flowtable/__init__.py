@@ -65,6 +65,7 @@ _UDP = const(1)  # its place in them
 # tokens too.
 _CYCLES = const(0x3FFF00)  # shifted by 8, as in a token that is shifted back by 8
 _CLAIMS = const(2048)
+_NO_ROOM = const(-256)  # a token for slot 0, which every table has, but of no cycle
 _SECONDS = const(0xFFFFFF)
 _MAX_COUNT = const(0x3FFFFFFF)  # the largest counter that needs no heap on 32 bit
 
@@ -156,7 +157,7 @@ class FlowTable:
 
         Addresses are 4 or 16 bytes, None where unknown; ports 0 where unknown; `app` is a code of
         0 to 31 that the table only carries. Counts a hit, but not for UDP, where each counted
-        datagram is one. A flow that finds no room is counted as refused; its token is -1.
+        datagram is one. A flow that finds no room is counted as refused; its token is negative.
         """
         kind = 0 if protocol == TCP else _UDP if protocol == UDP else 2
         local = 0
@@ -170,7 +171,7 @@ class FlowTable:
         struct.pack_into("<3H", self._buf, 4 * _KEY + 2 * _RPORT, rport, lport, meta)
         place = self._hash(_KEY)
         slot = self._find(place) or self._claim(place, local)
-        return self._sight(slot) if slot else -1
+        return self._sight(slot) if slot else _NO_ROOM
 
     @micropython.viper
     def _store(self, at: int, address, size: int):

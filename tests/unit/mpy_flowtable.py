@@ -102,7 +102,7 @@ def test_drop_new_keeps_known_flows_counting_and_counts_what_it_refuses():
     with _Seeded():
         table = ft.FlowTable()
     tokens = [table.open(ft.UDP, ft.OUT, HOST, 1000 + i, PEER, 53) for i in range(300)]
-    assert all(t > 0 for t in tokens[:256]) and all(t == -1 for t in tokens[256:])
+    assert all(t > 0 for t in tokens[:256]) and all(t < 0 for t in tokens[256:])
     assert (table.refused_flows, table.refused_hits) == (44, 44)
     for i in range(300):  # again: known flows are found, refused ones are no new flows
         token = table.open(ft.UDP, ft.OUT, HOST, 1000 + i, PEER, 53)
@@ -115,6 +115,16 @@ def test_drop_new_keeps_known_flows_counting_and_counts_what_it_refuses():
     for i in range(257):
         table.open(ft.UDP, ft.OUT, HOST, 1256 + i, PEER, 53)
     assert (table.live, table.refused_flows, table.high_water) == (256, 45, 256)
+
+
+def test_the_token_of_a_refused_flow_does_nothing_in_a_small_table():
+    table = ft.FlowTable(16)
+    for i in range(16):
+        table.open(ft.TCP, ft.OUT, HOST, i, PEER, 80)
+    token = table.open(ft.TCP, ft.OUT, HOST, 99, PEER, 80)
+    table.set_app(token, 9)
+    assert table.count_in(token, 1) == table.count_out(token, 1) == 0
+    assert all((row[2], row[7], row[8]) == (0, 0, 0) for row in drain(table))
 
 
 def test_drop_oldest_replaces_in_order_of_arrival():
