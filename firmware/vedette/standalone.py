@@ -15,6 +15,7 @@ from .store import FOLDER, Store
 
 _HELD_S = const(60)  # a start that lives so long did not fail
 _LOOK_S = const(5)  # between looks at the network
+_RETRY_S = const(60)  # until the clock is set, where that raised
 _MISSING = const("no module named 'app'")
 _INTERRUPTED = const(0)
 _NO_AGENT = const(1)
@@ -84,6 +85,7 @@ async def _online(network, servers):
                     _address = bytes([int(part) for part in nic.ifconfig()[0].split(".")])
                     sockets.local_address = _local_address
             elif time.ticks_diff(time.ticks_ms(), due) >= 0:
+                due = time.ticks_add(time.ticks_ms(), 1000 * _RETRY_S)
                 seconds = await cold.call("sntp", "synchronise", servers)
                 due = time.ticks_add(time.ticks_ms(), 1000 * seconds)
         except Exception as error:  # such as no heap for now
