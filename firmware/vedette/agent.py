@@ -54,6 +54,7 @@ class Agent:
         self.resident = {}
         self.running = {}
         self.tasks = []
+        self.callbacks = []  # that the client has
         self._told = ""  # the client's last error, once it is in the log
 
     async def stop(self, timeout=_STOP_S):
@@ -99,12 +100,17 @@ class Agent:
 
         Waits for room, as what is in it may be on its way; but not for long: then it is lost.
         """
-        for _ in range(_ROOM_S):
-            if self.add(name, pieces, seconds):
-                return
-            self.sender.wake()
-            await asyncio.sleep(1)
-        self._lose(name)
+        added = False
+        try:
+            for _ in range(_ROOM_S):
+                added = self.add(name, pieces, seconds)
+                if added:
+                    return
+                self.sender.wake()
+                await asyncio.sleep(1)
+        finally:  # also when the agent is stopped meanwhile
+            if not added:
+                self._lose(name)
 
     def add(self, name, pieces, seconds):
         """Puts an event into the outbox at once; False when it has no room."""

@@ -78,12 +78,15 @@ def begin(agent):
     restart(agent, COLLECTORS)
     scheduler = agent.scheduler
     scheduler.add("Alerts", agent.check_alerts, _ALERTS_S, 0, _ALERTS_S)
-    agent.client.on_connection(agent.on_connection)
     scheduler.every_beat(agent.beat)
-    agent.client.on_desired(agent.configuration.on_desired)
+    agent.callbacks = [agent.on_connection, agent.configuration.on_desired]
+    agent.client.on_connection(agent.callbacks[0])
+    agent.client.on_desired(agent.callbacks[1])
     for name in _METHODS.split(","):
+        handler = agent.handler(name)
         try:
-            agent.client.on_method(name, agent.handler(name))
+            agent.client.on_method(name, handler)
+            agent.callbacks.append(handler)
         except ValueError:
             log.warning("the application has a method %s: the agent's is not offered" % name)
     if agent.own_client:
@@ -102,6 +105,9 @@ async def end(agent, timeout):
     for task in agent.tasks:
         task.cancel()
     agent.tasks = []
+    for callback in agent.callbacks:  # the client may be the application's, and go on
+        agent.scheduler.attempt("a callback", agent.client.forget, callback)
+    agent.callbacks = []
     whole = hand_over(agent)
     try:
         await asyncio.wait_for(_send_rest(agent, whole), timeout)

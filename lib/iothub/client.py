@@ -187,6 +187,14 @@ class HubClient:
             self._devicebound = Devicebound(self)
         self._devicebound.add(callback)
 
+    def forget(self, callback):
+        """`callback` is not called any more, whichever of the calls above it was given to."""
+        self._watchers = [each for each in self._watchers if each != callback]
+        self.desired = [each for each in self.desired if each != callback]
+        for part in (self._methods, self._devicebound):
+            if part:
+                part.forget(callback)
+
     def route(self, prefix, qos, callback):
         """`callback(topic, payload, packet_id)` for messages to topics that begin with `prefix`.
 

@@ -26,6 +26,9 @@ class Devicebound:
     def add(self, callback):
         self._callbacks.append(callback)
 
+    def forget(self, callback):
+        self._callbacks = [each for each in self._callbacks if each != callback]
+
     def _on_message(self, topic, payload, packet_id):
         try:
             if payload is not None:

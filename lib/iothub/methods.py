@@ -20,5 +20,10 @@ class Methods:
             raise ValueError("a callback for %s is there already" % name)
         self.handlers[name] = callback
 
+    def forget(self, callback):
+        for name, handler in list(self.handlers.items()):
+            if handler == callback:
+                del self.handlers[name]
+
     def _on_request(self, topic, payload, _packet_id):
         cold("calling", "hear", self, topic[len(_REQUESTS) :], payload)

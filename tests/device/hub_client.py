@@ -32,6 +32,11 @@ class Client:
             raise ValueError("twice")
         self.methods[name] = handler
 
+    def forget(self, callback):
+        if self.push == callback:
+            self.push = None
+        self.methods = {name: each for name, each in self.methods.items() if each != callback}
+
     async def report(self, patch):
         if not self.connected:
             raise HubError("closed", "no connection")

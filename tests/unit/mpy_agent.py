@@ -175,6 +175,18 @@ async def test_an_event_that_finds_no_room_for_long_is_counted():
     await agent.stop(0.1)
 
 
+async def test_an_event_that_waits_for_room_when_the_agent_stops_is_counted():
+    client, agent = _start(store="waits", outbox_size=4096)
+    client.connected = False
+    text = [events.head("Heartbeat", "Security", "Periodic")]
+    text += events.payload("text", [["x" * 3000]], False)
+    await agent.deliver("Heartbeat", text, 60)
+    agent.scheduler.add("Test", lambda name: agent.deliver("Heartbeat", text, 60), 1, 0, 1)
+    await asyncio.sleep(2.5)
+    await agent.stop(0.1)
+    assert agent.counters["events_refused"] == 1
+
+
 async def test_flows_without_room_in_the_outbox_stay_in_the_table():
     client, agent = _start(store="full", outbox_size=2400)
     client.connected = False
@@ -206,6 +218,18 @@ async def test_a_disabled_collector_rests_and_starts_empty():
     client.push({"microAgent": {"NetworkActivity_Disabled": False}}, 2, False)
     await client.until(2)
     assert "NetworkActivity" in agent.running and tap.table.live == 0
+    await agent.stop()
+
+
+async def test_an_agent_that_was_stopped_leaves_an_applications_client_to_the_next():
+    client, agent = _start(store="again")
+    await agent.stop()
+    assert not client.methods and not client.push
+    agent = Agent(client, False, False, Store("again"), Outbox(4096))
+    lifecycle.begin(agent)
+    client.push({"microAgent": dict(_QUIET, Message_Format="objects")}, 1, True)
+    await client.until(1)
+    assert agent.settings["Message_Format"] == "objects" and len(client.methods) == 5
     await agent.stop()
 
 
@@ -256,6 +280,26 @@ async def test_flows_that_gave_way_are_told_of():
     (told,) = client.named("ConfigurationError")
     key, reason = told["Payload"]["rows"][0]
     assert key == "NetworkActivity_CacheSize" and reason.startswith("4 flows"), reason
+
+
+async def test_flows_that_gave_way_while_nobody_wanted_them_are_not_told_of():
+    client, agent = _start(store="unwanted")
+    values = dict(
+        _QUIET, NetworkActivity_CacheSize=16, NetworkActivity_OverflowPolicy="DropOldest"
+    )
+    client.push({"microAgent": values}, 1, True)
+    await client.until(1)
+    for number in range(18):
+        _connect(number)
+    for version, disabled, flows in ((2, True, 20), (3, False, 17)):
+        client.push({"microAgent": {"NetworkActivity_Disabled": disabled}}, version, False)
+        await client.until(version)
+        for number in range(flows):
+            _connect(100 + number)
+    await agent.running["NetworkActivity"].collect()
+    await agent.stop()
+    (told,) = client.named("ConfigurationError")
+    assert told["Payload"]["rows"][0][1].startswith("3 flows"), told
 
 
 async def test_a_configuration_that_meets_an_error_goes_on():

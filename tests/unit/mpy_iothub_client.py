@@ -177,6 +177,34 @@ async def test_twin_errors_have_codes():
     assert (await refusal(bench.client.report({}))).code == "closed"
 
 
+async def test_a_callback_that_is_forgotten_is_not_called_and_the_others_are():
+    async with Bench() as bench:
+        client = bench.client
+        heard = []
+
+        def hear(*args):
+            heard.append(args)
+
+        client.on_connection(hear)
+        client.on_desired(hear)
+        client.on_message(hear)
+        client.on_method("hear", hear)
+        client.on_method("echo", lambda payload: (200, payload))
+        client.forget(hear)
+        bench.hub.patch(5, {"b": 2})
+        bench.hub.message("devices/dev/messages/devicebound/", "news", 1)
+        for number, name in enumerate(("hear", "echo")):
+            bench.hub.message("$iothub/methods/POST/%s/?$rid=%d" % (name, number), "1")
+        await asyncio.sleep_ms(600)  # the client looks twice a second
+        assert bench.desired[-1] == ({"a": 1}, 4, True) and bench.hub.acknowledged
+        assert sorted([topic for topic, _ in bench.hub.published]) == [
+            "$iothub/methods/res/200/?$rid=1",
+            "$iothub/methods/res/404/?$rid=0",
+        ]
+        client.on_method("hear", hear)  # the name is free again
+    assert bench.ups[-1] == (False, "stopped") and not heard
+
+
 async def test_a_callback_that_raises_is_counted():
     bench = Bench()
     bench.client.on_desired(lambda: 1)

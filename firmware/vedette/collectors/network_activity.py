@@ -24,13 +24,14 @@ class Collector(Base):
         super().__init__(agent)
         tap.install()
         self.table = tap.table
-        self._evicted = self.table.evicted
+        self._evicted = 0  # that was told of; less those, while it is disabled
         self._others = None
 
     def start(self):
         settings = self.agent.settings
         oldest = settings["NetworkActivity_OverflowPolicy"] == "DropOldest"
         self.table.clear()  # of what was seen while it was disabled
+        self._evicted += self.table.evicted
         self.table.configure(
             settings["NetworkActivity_CacheSize"], DROP_OLDEST if oldest else DROP_NEW
         )
@@ -45,6 +46,7 @@ class Collector(Base):
 
     def stop(self):
         self.agent.scheduler.drop_hook(self._tick)
+        self._evicted -= self.table.evicted
         if self._others:
             self._others.stop()
             self._others = None

@@ -54,6 +54,9 @@ class Hub:
     def on_method(self, name, handler):
         pass
 
+    def forget(self, callback):
+        pass
+
     async def report(self, patch):
         return 1
 
