@@ -6,7 +6,7 @@ protocol, which poll, asyncio and TLS take like native ones. It is visibility, n
 code that keeps the native module passes by. Sockets that are not TCP, UDP or ICMP over IP are
 native.
 
-A sink has open(protocol, direction, laddr, lport, raddr, rport, app) -> token, negative if refused,
+A sink has open(protocol, direction, laddr, lport, raddr, rport, app) -> token > 0, < 0 if refused,
 count_in(token, size) and count_out(token, size) -> 1, or 0 for a token that is stale, and
 set_app(token, app), as `flowtable.FlowTable`. The two that count must not raise: they are called
 unguarded. Errors of the others are swallowed and counted in `errors`.
