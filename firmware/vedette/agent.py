@@ -100,16 +100,15 @@ class Agent:
 
         Waits for room, as what is in it may be on its way; but not for long: then it is lost.
         """
-        added = False
         try:
             for _ in range(_ROOM_S):
-                added = self.add(name, pieces, seconds)
-                if added:
-                    return
+                if self.add(name, pieces, seconds):
+                    name = ""
+                    break
                 self.sender.wake()
                 await asyncio.sleep(1)
-        finally:  # also when the agent is stopped meanwhile
-            if not added:
+        finally:  # also when the agent is stopped meanwhile, or a method takes too long
+            if name:
                 self._lose(name)
 
     def add(self, name, pieces, seconds):

@@ -80,17 +80,18 @@ def begin(agent):
     scheduler.add("Alerts", agent.check_alerts, _ALERTS_S, 0, _ALERTS_S)
     scheduler.every_beat(agent.beat)
     agent.callbacks = [agent.on_connection, agent.configuration.on_desired]
-    agent.client.on_connection(agent.callbacks[0])
-    agent.client.on_desired(agent.callbacks[1])
+    client = agent.client
+    client.on_connection(agent.callbacks[0])
+    client.on_desired(agent.callbacks[1])
     for name in _METHODS.split(","):
         handler = agent.handler(name)
         try:
-            agent.client.on_method(name, handler)
+            client.on_method(name, handler)
             agent.callbacks.append(handler)
         except ValueError:
             log.warning("the application has a method %s: the agent's is not offered" % name)
     if agent.own_client:
-        agent.client.start()
+        client.start()
     agent.tasks = [
         asyncio.create_task(agent.go_on(scheduler.run, agent.after_jobs)),
         asyncio.create_task(agent.go_on(agent.sender.run)),

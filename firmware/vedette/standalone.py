@@ -59,10 +59,9 @@ async def _hold(store):
     while True:
         await asyncio.sleep(_HELD_S)
         try:
-            cold.call("starts", "held", store)
-            return
-        except MemoryError as error:
-            log.failed("counting this start", error)
+            return cold.call("starts", "held", store)
+        except MemoryError:
+            pass  # there may be heap for it later
 
 
 def _local_address(remote):

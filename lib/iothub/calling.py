@@ -18,17 +18,17 @@ _RUN_S = const(300)  # for a handler: the hub does not wait longer
 _MAX_ANSWER = const(131072)  # bytes: the hub's limit
 
 
-def hear(methods, call, payload):
-    """Takes a call, "NAME/?$rid=ID" with its payload, None for one that was too large."""
-    name, _, query = call.partition("/?")
+def hear(client, topic, payload):
+    """Takes a call, its payload None when that was too large. Any exception when malformed."""
+    path, _, query = topic.partition("/?")
     rid = decode(query)["$rid"]
-    handler = methods.handlers.get(unquote(name))
+    handler = client.callback(unquote(path[path.rfind("/") + 1 :]))
     refusal = None
     if handler is None:
         refusal = 404, "no such method"
     elif payload is None:
         refusal = 413, "the payload is too large"
-    elif len(methods.calls) >= _WAITING:
+    elif len(client.calls) >= _WAITING:
         refusal = 503, "too many calls at once"
     else:
         try:
@@ -37,22 +37,22 @@ def hear(methods, call, payload):
             refusal = 400, "the payload is not JSON"
     if refusal:
         body = json.dumps({"error": refusal[1]}).encode()
-        asyncio.create_task(_answer(methods.client, rid, refusal[0], body))
+        asyncio.create_task(_answer(client, rid, refusal[0], body))
         return
-    methods.calls.append((rid, handler, payload))
-    if not methods.task:
-        methods.task = asyncio.create_task(_run(methods))
+    client.calls.append((rid, handler, payload))
+    if not client.serving:
+        client.serving = asyncio.create_task(_run(client))
 
 
-async def _run(methods):
+async def _run(client):
     try:
-        while methods.calls:
+        while client.calls:
             try:
-                await _serve(methods.client, *methods.calls[0])
+                await _serve(client, *client.calls[0])
             finally:
-                methods.calls.pop(0)
+                client.calls.pop(0)
     finally:
-        methods.task = None  # it keeps this module loaded
+        client.serving = None  # it keeps this module loaded
 
 
 async def _serve(client, rid, callback, payload):

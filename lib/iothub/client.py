@@ -14,6 +14,11 @@ from .encoding import encode, quote
 from .errors import HubError, cold
 from .mqtt import Session, due, wait_until
 
+# What callbacks are for.
+CONNECTION = const(0)
+DESIRED = const(1)
+MESSAGE = const(2)
+
 _BACKOFF_MS = const(1000)  # doubles with each failure
 _DOUBLINGS = const(7)  # at most: 128 s
 _STABLE_S = const(60)  # a connection that held so long ends the back-off
@@ -87,10 +92,11 @@ class HubClient:
             ("$iothub/twin/res/", 0, self._on_twin),
             ("$iothub/twin/PATCH/properties/desired/", 0, self._on_twin),
         ]
-        self.desired = []  # callbacks
+        self.callbacks = []  # (what it is for: CONNECTION and so on, or a method's name; callback)
         self.version = 0  # of the desired properties that they were told last
-        self._watchers = []
-        self._methods = self._devicebound = None
+        self.calls = None  # of methods, that run or wait; None until there is one
+        self.serving = None  # the task that runs them
+        self._devicebound = None
         self._task = self._greeting = None
         self._greeted = False  # all that is subscribed to and asked for after a connect
         self._failures = 0
@@ -120,7 +126,7 @@ class HubClient:
 
     def on_connection(self, callback):
         """`callback(connected, reason)` when connected, and after each failure with a HubError."""
-        self._watchers.append(callback)
+        self.callbacks.append((CONNECTION, callback))
 
     async def send(self, body, properties=None, timeout=60):
         """Sends `body` (bytes) with `properties` (a dict of strings), at least once.
@@ -148,7 +154,7 @@ class HubClient:
         With all of them (full) after each connect and when a callback was added since, and with
         what changed at each change.
         """
-        self.desired.append(callback)
+        self.callbacks.append((DESIRED, callback))
         self._greeted = False
 
     async def report(self, patch):
@@ -169,11 +175,12 @@ class HubClient:
         method runs after the other. The hub is told 404 for names without a callback, 500 when
         one raises.
         """
-        if not self._methods:
-            from .methods import Methods
-
-            self._methods = Methods(self)
-        self._methods.add(name, callback)
+        if self.calls is None:
+            self.calls = []
+            self.route("$iothub/methods/POST/", 0, self._on_call)
+        if self.callback(name):
+            raise ValueError("a callback for %s is there already" % name)
+        self.callbacks.append((name, callback))
 
     def on_message(self, callback):
         """`callback(body, properties)` for cloud-to-device messages, each at least once.
@@ -185,15 +192,11 @@ class HubClient:
             from .devicebound import Devicebound
 
             self._devicebound = Devicebound(self)
-        self._devicebound.add(callback)
+        self.callbacks.append((MESSAGE, callback))
 
     def forget(self, callback):
         """`callback` is not called any more, whichever of the calls above it was given to."""
-        self._watchers = [each for each in self._watchers if each != callback]
-        self.desired = [each for each in self.desired if each != callback]
-        for part in (self._methods, self._devicebound):
-            if part:
-                part.forget(callback)
+        self.callbacks = [each for each in self.callbacks if each[1] != callback]
 
     def route(self, prefix, qos, callback):
         """`callback(topic, payload, packet_id)` for messages to topics that begin with `prefix`.
@@ -206,6 +209,18 @@ class HubClient:
     def reconnect(self):
         """Replaces the connection soon, without losing anything: with new roots, say."""
         self.session.renew = True
+
+    def callback(self, what):
+        """The first callback for that, None where there is none."""
+        for each, callback in self.callbacks:
+            if each == what:
+                return callback
+
+    def tell(self, what, *args):
+        """Calls all callbacks for that."""
+        for each, callback in self.callbacks:
+            if each == what:
+                self.guard(callback, *args)
 
     def guard(self, callback, *args):
         """Calls `callback`; what it raises is printed and counted, and returned as None."""
@@ -259,13 +274,9 @@ class HubClient:
                 error.code == "refused" or self._failures % _MAX_FAILURES == 0
             ):
                 self.credentials = None
-        self._tell(error)
+        self.tell(CONNECTION, False, error)
         half = _BACKOFF_MS << min(max(self._failures - 1, 0), _DOUBLINGS) >> 1
         return half + half * os.urandom(1)[0] // 255
-
-    def _tell(self, reason):
-        for callback in self._watchers:
-            self.guard(callback, self.connected, reason)
 
     def _on_tick(self, new):
         if new:
@@ -276,7 +287,7 @@ class HubClient:
             self._greeted = False
             if not self.connected:
                 self.connected = True
-                self._tell(None)
+                self.tell(CONNECTION, True, None)
         if self._greeting and self._greeting.done():
             self._greeting = None  # it keeps the code that greets loaded
         if not self._greeted and (new or not self._greeting):
@@ -294,6 +305,9 @@ class HubClient:
                 except Exception:  # whatever the hub sends must not end the client
                     break
         self.stats["malformed"] += 1
+
+    def _on_call(self, topic, payload, _packet_id):
+        cold("calling", "hear", self, topic, payload)
 
     def _on_twin(self, topic, payload, _packet_id):
         try:

@@ -7,6 +7,7 @@ import asyncio
 
 from micropython import const
 
+from .client import MESSAGE
 from .decoding import decode
 from .errors import HubError
 
@@ -18,23 +19,15 @@ _ACKS = const(64)  # that wait for a packet to end: more than a hub has under wa
 class Devicebound:
     def __init__(self, client):
         self._client = client
-        self._callbacks = []
         self._received = []  # packet ids that are to be acknowledged
         self._task = None
         client.route(_TOPIC, 1, self._on_message)
-
-    def add(self, callback):
-        self._callbacks.append(callback)
-
-    def forget(self, callback):
-        self._callbacks = [each for each in self._callbacks if each != callback]
 
     def _on_message(self, topic, payload, packet_id):
         try:
             if payload is not None:
                 properties = decode(topic.partition(_TOPIC)[2])
-                for callback in self._callbacks:
-                    self._client.guard(callback, payload, properties)
+                self._client.tell(MESSAGE, payload, properties)
         finally:  # also what cannot be read is acknowledged: it would come for ever
             if packet_id and len(self._received) < _ACKS:
                 self._received.append(packet_id)

@@ -9,6 +9,7 @@ import json
 
 from micropython import const
 
+from .client import DESIRED
 from .decoding import decode
 from .errors import HubError, cold
 from .mqtt import PUBLISH, due, wait_until
@@ -26,7 +27,7 @@ async def greet(client):
         filters = [(client.topic(prefix) + "#", qos) for prefix, qos, _ in client.routes]
         client.version = 0
         await cold("connecting", "subscribe", session, filters)
-        while client.desired:
+        while client.callback(DESIRED):
             try:
                 desired = (await fetch(client))["desired"]
                 # A change that came right behind the answer has been handed on before it.
@@ -115,5 +116,4 @@ def hear(client, topic, payload):
 
 def _hand_on(client, desired, full):
     version = client.version = desired.pop("$version", 0)
-    for callback in client.desired:
-        client.guard(callback, desired, version, full)
+    client.tell(DESIRED, desired, version, full)

@@ -43,7 +43,7 @@ SDK_ADDRESS = "127.0.0.5"  # device SDKs know no port but 8883
 @measure(
     Budget("agent.heap_steady", "B", 56 * 1024),
     Budget("agent.heap_steady_ram", "B", 88 * 1024),
-    Budget("agent.mpy_bytes", "B", 48 * 1024, ci=71_000),
+    Budget("agent.mpy_bytes", "B", 48 * 1024, ci=71_100),
 )
 def heap() -> Samples:
     with tempfile.TemporaryDirectory() as folder, running_hub(Path(folder)) as hub:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def linked_and_run(sources: dict[str, str], program: str, lane: str, folder: Pat
     """The lines that a program prints, or the traceback's, which imports linked modules."""
     for path, text in linker.link(sources).items():
         target = folder / path
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
     environment = {**os.environ, "MICROPYPATH": f"{folder}:.frozen"}
     done = subprocess.run(
@@ -107,3 +108,14 @@ def test_the_agent_is_two_modules_and_an_application_finds_the_rest() -> None:
     assert linked.keys() == sources.keys()
     assert "HubClient" in linked["iothub/__init__.py"]
     assert len(linked["iothub/client.py"]) < 400 < len(sources["iothub/client.py"])
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_what_the_docs_tell_an_application_to_call_is_called_so(lane: str, tmp_path: Path) -> None:
+    sources = {relative.as_posix(): path.read_text() for path, relative in mpy.sources()}
+    table = (mpy.ROOT / "docs/iothub.md").read_text().partition("## Calls")[2].partition("##")[0]
+    firsts = [line.split(" | ")[0] for line in table.splitlines()]
+    calls = re.findall(r"(\w+)\(", "".join(firsts))
+    assert {"start", "on_connection", "send_stream", "forget"} <= set(calls)
+    program = "from iothub import HubClient\nprint([c for c in %s if c not in dir(HubClient)])"
+    assert linked_and_run(sources, program % calls, lane, tmp_path) == ["[]"]

@@ -39,7 +39,6 @@ GROUPS = {
         "iothub.encoding",
         "iothub.errors",
         "iothub.link",
-        "iothub.methods",
         "iothub.mqtt",
         "umqtt.simple",
         "vedette.collectors",
