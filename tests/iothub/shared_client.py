@@ -15,6 +15,7 @@ import vedette
 async def main(connection_string, root):
     client = iothub.HubClient(iothub.Credentials.parse(connection_string), ca=[root])
     told = []
+    client.on_connection(lambda connected, reason: told.append(connected))
     client.on_desired(lambda desired, version, full: told.append(desired.get("pace")))
     client.on_message(lambda body, properties: told.append(str(body, "utf-8")))
     client.on_method("blink", lambda payload: (200, {"blinked": payload}))
@@ -27,6 +28,7 @@ async def main(connection_string, root):
         await asyncio.sleep_ms(50)
     await agent.stop()
     assert client.connected  # it is the application's
+    await vedette.start(client=client, journal=False).stop()
     await client.send(json.dumps({"count": count, "told": told}).encode())
     await client.stop()
 

@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import LANES, device_environment
 from device import lane
 from hubfixture import LocalHub
+from vedette_tools import mpy
 
 __all__ = ["lane"]
 
@@ -24,10 +26,15 @@ def call(hub: LocalHub, name: str, method: str, payload: Any) -> Any:
     return answer["payload"]
 
 
+@pytest.mark.parametrize("linked", [False, True], ids=["as written", "linked"])
 def test_both_use_it_and_neither_is_in_the_others_way(
-    lane: str, hub: LocalHub, tmp_path: Path
+    lane: str, linked: bool, hub: LocalHub, tmp_path: Path
 ) -> None:
-    name = f"shared-{lane}"
+    name = f"shared-{lane}-{linked}"
+    environment = device_environment()
+    if linked:  # as on a board
+        code = mpy.compile_all(mpy.architecture(LANES[lane]))
+        environment["MICROPYPATH"] = f"{code}:.frozen"
     text = hub.create_device(name)
     root = tmp_path / "root.der"
     root.write_bytes(ssl.PEM_cert_to_DER_cert(hub.ca.read_text()))
@@ -40,7 +47,7 @@ def test_both_use_it_and_neither_is_in_the_others_way(
     with subprocess.Popen(
         [LANES[lane], SCRIPT, text, root],
         cwd=tmp_path,
-        env=device_environment(),
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -62,7 +69,7 @@ def test_both_use_it_and_neither_is_in_the_others_way(
     assert not any("schemaError" in each for each in agents)
     counts = [each["body"]["count"] for each in applications]
     assert counts == list(range(len(counts)))
-    assert set(applications[-1]["body"]["told"]) == {2, "stop"}
+    assert set(applications[-1]["body"]["told"]) == {True, 2, "stop"}
     interval = "CollectorsCore_PriorityIntervals"
     assert hub.twin(name)["properties"]["reported"]["microAgent"][interval] == quick[interval]
     assert hub.log.read_text().count(f"{name} connected") == 1
