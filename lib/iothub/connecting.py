@@ -17,7 +17,6 @@ from .reasons import of
 _SUBSCRIBE = const(0x82)
 _ANSWER_S = const(30)
 _MAX_DER = const(4096)  # bytes of a certificate or key
-_ADDRESSES = const(4)  # of a host that are tried
 _TCP = const(6)
 _NODELAY = const(1)
 
@@ -98,7 +97,10 @@ async def find(link, identity, make, context):
     except OSError:
         raise HubError("dns", identity.host)
     link.addresses = None
-    for address in addresses[:_ADDRESSES]:
+    # One that takes no connection, and does not refuse it, takes all the time that an attempt has.
+    at = link.attempts % len(addresses)
+    link.attempts += 1
+    for address in addresses[at:]:
         try:
             await _open(link, address, make, context)
             link.addresses = [address]

@@ -20,6 +20,7 @@ class Link:
 
     def __init__(self):
         self.where = self.addresses = None  # host and port, and where that was found
+        self.attempts = 0  # to open it: each begins with another of several addresses
         self.sock = None
         self.tls = None
         self.collected = 0  # bytes in the buffer that are not written yet

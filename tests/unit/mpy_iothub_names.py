@@ -10,10 +10,12 @@ class _Sockets:
     """Stands in for the module `socket`; counts how often a name was looked up."""
 
     asked = 0
+    also = ()  # addresses behind those that there are
 
-    def getaddrinfo(self, *args):
+    def getaddrinfo(self, host, port, *args):
         self.asked += 1
-        return real.getaddrinfo(*args)
+        found = real.getaddrinfo(host, port, *args)
+        return found + [real.getaddrinfo(other, port, *args)[0] for other in self.also]
 
     def __getattr__(self, name):
         return getattr(real, name)
@@ -74,26 +76,51 @@ async def test_a_name_is_looked_up_once_and_again_when_its_address_is_no_good():
     other.close()
 
 
+async def _hang_up(listener, seen):
+    listener.setblocking(False)
+    while True:
+        try:
+            listener.accept()[0].close()
+            seen.append(listener)
+        except OSError:
+            pass
+        await asyncio.sleep_ms(20)
+
+
+async def _refused(session, port):
+    try:
+        await session.run(_Where(port), ())
+        raise AssertionError("connected")
+    except HubError:
+        pass
+
+
 async def test_a_name_is_looked_up_again_when_another_answers_at_its_address():
     listener, port = _listen()
-    listener.setblocking(False)
-
-    async def hang_up():
-        while True:
-            try:
-                listener.accept()[0].close()
-            except OSError:
-                pass
-            await asyncio.sleep_ms(20)
-
-    other = asyncio.create_task(hang_up())
+    other = asyncio.create_task(_hang_up(listener, []))
     session = Session(None, None, {})
     before = sockets.asked
     for asked in (1, 2):
-        try:
-            await session.run(_Where(port), ())
-            raise AssertionError("connected")
-        except HubError:
-            assert sockets.asked - before == asked
+        await _refused(session, port)
+        assert sockets.asked - before == asked
     other.cancel()
     listener.close()
+
+
+async def test_of_several_addresses_each_has_its_turn_to_be_the_first():
+    listener, port = _listen()
+    other = real.socket()
+    other.bind(real.getaddrinfo("127.0.0.2", port)[0][-1])
+    other.listen(5)
+    seen = []
+    tasks = [asyncio.create_task(_hang_up(each, seen)) for each in (listener, other)]
+    session = Session(None, None, {})
+    sockets.also = ("127.0.0.2",)
+    for _ in range(4):
+        await _refused(session, port)
+    sockets.also = ()
+    assert seen == [listener, other, listener, other]
+    for task in tasks:
+        task.cancel()
+    listener.close()
+    other.close()

@@ -35,10 +35,11 @@ _FREE = (
 
 # Attributes that only the agent's own modules use.
 _INTERNAL = frozenset(
-    "after_jobs agent_id alive applied attempt beat calls check_alerts collected commit deliver "
-    "document drop_hook due emit every_beat expire fault finish gave_way handler handlers "
-    "hold holds interval mark on_tick own_client period polled prefix priority "
-    "renew replies reserve resident revision section tasks users".split()
+    "after_jobs agent_id alive applied attempt attempts beat callback callbacks calls "
+    "check_alerts collected commit deliver document drop_hook due emit every_beat expire "
+    "fault finish gave_way handler handlers hold holds interval mark on_tick own_client "
+    "period polled prefix priority renew replies reserve resident revision section serving "
+    "tasks users".split()
 )
 
 
