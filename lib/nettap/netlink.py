@@ -67,7 +67,7 @@ def messages(data):
 def dump(protocol, kind, body):
     """Yields (data, where a message's body begins, where it ends) of all that a table holds.
 
-    Errors: OSError.
+    Errors: OSError, such as ENOENT where the kernel was built without that table.
     """
     link = connect(protocol)
     try:
@@ -75,7 +75,10 @@ def dump(protocol, kind, body):
         for _ in range(_MAX_RECEIVES):
             data = link.recv(_RECEIVE)
             for kind, start, end in messages(data):
-                if kind < _FIRST_KIND:
+                if kind < _FIRST_KIND:  # both begin with what went wrong, or 0
+                    error = struct.unpack_from("i", data, start)[0] if end - start >= 4 else 0
+                    if error:
+                        raise OSError(-error)
                     return
                 yield data, start, end
     finally:

@@ -2,14 +2,17 @@
 
 import json
 
+import flowtable
 from harness import SkipTest
-from nettap import sockets
+from nettap import sock_diag, sockets
 from vedette import log, tap
 from vedette.collectors import listening_ports, process
 from vedette.ports import process_watch
 
 log.level = 0
 _CHUNK = 4096
+_HERE = bytes((10, 0, 0, 7))
+_THERE = bytes((203, 0, 113, 9))
 
 
 class Agent:
@@ -69,6 +72,8 @@ class Watch:
 
 
 class Own:
+    blind = False
+
     def look(self):
         pass
 
@@ -287,7 +292,6 @@ async def test_a_kernel_that_could_not_answer_once_is_asked_again():
     watched = connections.Connections(None, Own(), None)
     watched.close()
     watched.look = look
-    await watched.run()  # it never did: the kernel has none
     watched._round = 2
     try:
         await watched.run()
@@ -304,3 +308,106 @@ async def test_a_file_with_the_inode_of_a_socket_is_not_taken_for_it():
     with open(__file__) as file:
         file.read(1)
         assert os.stat(__file__)[1] not in proc.inodes("self")
+
+
+async def test_a_kernel_that_does_not_know_the_sockets_says_so():
+    for protocol, family in ((200, sock_diag.INET), (sock_diag.TCP, 44)):
+        try:
+            found = list(sock_diag.sockets(protocol, family, 1))
+            raise AssertionError("it has %d" % len(found))
+        except OSError as error:
+            assert error.errno, error
+
+
+class _Hurry:
+    """Stands in for asyncio: seconds go by in milliseconds."""
+
+    async def sleep_ms(self, ms):
+        import asyncio
+
+        await asyncio.sleep_ms(ms // 100)
+
+
+class _NoDiag:
+    """Stands in for sock_diag of a kernel that knows no sockets of these protocols."""
+
+    def __init__(self, *protocols):
+        self.sockets = sock_diag.sockets
+        self.protocols = protocols
+
+    def __enter__(self):
+        def sockets(protocol, *rest):
+            if protocol in self.protocols:
+                raise OSError(2)
+            return self.sockets(protocol, *rest)
+
+        sock_diag.sockets = sockets
+        self.warnings = []
+        self.warning, log.warning = log.warning, self.warnings.append
+        return self
+
+    def __exit__(self, *_):
+        sock_diag.sockets = self.sockets
+        log.warning = self.warning
+
+
+async def test_without_sock_diag_that_is_said_once_and_own_flows_are_known():
+    import asyncio
+
+    from vedette.ports import connections, own
+
+    table = flowtable.FlowTable()
+    with _NoDiag(sock_diag.TCP, sock_diag.UDP) as kernel:
+        mine = own.Own(table)
+        watched = connections.Connections(table, mine, None)
+        connections.asyncio = _Hurry()
+        task = asyncio.create_task(watched.run())
+        for number in range(300):  # more than are kept
+            watched.tried(_HERE, number, _THERE, 443)
+            table.open(flowtable.UDP, flowtable.OUT, _HERE, 5000 + number, _THERE, 53)
+            if number % 50 == 49:
+                await asyncio.sleep_ms(20)
+        task.cancel()
+        connections.asyncio = asyncio
+        table.open(flowtable.UDP, flowtable.OUT, _HERE, 6000, _THERE, 53)
+        watched.close()
+        mine.close()
+        assert mine.has_port(6000) and not watched._tries
+        assert len(kernel.warnings) == 2, kernel.warnings
+
+
+async def test_without_sockets_of_udp_those_of_tcp_are_seen():
+    from vedette.ports import connections, own
+
+    table = flowtable.FlowTable()
+    with _NoDiag(sock_diag.UDP) as kernel:
+        mine = own.Own(table)
+        watched = connections.Connections(table, mine, None)
+        watched.udp = True
+        for _ in range(3):
+            await watched.look()
+        watched.close()
+        mine.close()
+        assert watched._round == 3 and len(kernel.warnings) == 1, kernel.warnings
+    mine.look()
+    assert not mine.blind
+
+
+async def test_what_listens_is_known_without_sock_diag():
+    import socket
+
+    from vedette.ports import listening
+
+    sockets = []
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            sock = socket.socket(family, kind)
+            sock.bind(socket.getaddrinfo(host, 0)[0][-1])
+            if kind == socket.SOCK_STREAM:
+                sock.listen(1)
+            sockets.append(sock)
+    told = sorted(listening._bound())
+    with _NoDiag(sock_diag.TCP, sock_diag.UDP):
+        assert sorted(listening._bound()) == told and len(told) >= 4
+    for sock in sockets:
+        sock.close()

@@ -54,14 +54,18 @@ class Connections:
             self._gone = None
 
     async def run(self):
-        """Runs for ever, or not at all where the kernel has no sock_diag."""
+        """Runs for ever. Where the kernel has no sock_diag, it is not asked again."""
         try:
             await self.look()
         except OSError as error:
             if self._round > 1:  # it did answer before, and will again
                 raise
-            log.warning("connections of other programs are not seen: errno %d" % error.errno)
-            return
+            text = "TCP connections of other programs are not seen: errno %d"
+            log.warning(text % error.errno)
+            while True:  # what is own is still to be told from others' datagrams
+                self._tries.clear()
+                await asyncio.sleep_ms(_PERIOD_MS)
+                self._own.look()
         while True:
             began = time.clock()  # of this process, not of those that wait beside it
             await self.look()
@@ -98,7 +102,8 @@ class Connections:
         self._own.look()
         self._listen()
         turn = 0
-        for protocol, states in ((TCP, _STATES), (UDP, _CONNECTED if self.udp else 0)):
+        udp = self.udp and not self._own.blind
+        for protocol, states in ((TCP, _STATES), (UDP, _CONNECTED if udp else 0)):
             for family in _FAMILIES if states else ():
                 for data, at, end in sock_diag.sockets(protocol, family, states, protocol == TCP):
                     self._see(protocol, data, at, end)

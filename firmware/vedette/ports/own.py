@@ -4,6 +4,7 @@ from flowtable import UDP
 from micropython import const
 from nettap import sock_diag
 
+from .. import log
 from . import proc
 
 _ANY_STATE = const(0xFFF)
@@ -26,6 +27,7 @@ class Own:
         self._flows = self._flows_before = self._inodes = set()
         self._remotes = []
         self.udp = {}  # the inode of each bound UDP port, of all processes
+        self.blind = False  # whether the kernel does not tell these
 
     def close(self):
         del self._table.open
@@ -37,14 +39,20 @@ class Own:
         return self.open(protocol, direction, laddr, lport, raddr, rport, app)
 
     def look(self):
-        """Looks at what this process has open now. Errors: OSError without sock_diag."""
+        """Looks at what this process has open now."""
         self._flows, self._flows_before = set(), self._flows
         self._inodes = set(proc.inodes("self"))
-        self.udp = {
-            sock_diag.local(data, at)[1]: sock_diag.inode(data, at)
-            for family in (sock_diag.INET, sock_diag.INET6)
-            for data, at, _ in sock_diag.sockets(UDP, family, _ANY_STATE)
-        }
+        try:
+            self.udp = {
+                sock_diag.local(data, at)[1]: sock_diag.inode(data, at)
+                for family in (sock_diag.INET, sock_diag.INET6)
+                for data, at, _ in sock_diag.sockets(UDP, family, _ANY_STATE)
+            }
+            self.blind = False
+        except OSError as error:  # many a kernel is built with TCP's only
+            if not self.blind:
+                log.warning("UDP sockets of other programs are not seen: errno %d" % error.errno)
+            self.blind = True
 
     def has(self, inode, lport, remote):
         """Whether a TCP socket is own. `remote` is (address, port), `inode` 0 of a closed one."""
