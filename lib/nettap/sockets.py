@@ -19,7 +19,7 @@ import select
 import socket as _native
 import sys
 import time
-from errno import EINPROGRESS
+from errno import ECONNREFUSED
 
 import micropython
 from micropython import const
@@ -209,18 +209,19 @@ class Socket(io.IOBase):
 
     def connect(self, address):
         error, address, lport = _port.connect(self._native, address, self._udp)
-        _quietly(self._dialled, address, lport, not error or error.errno == EINPROGRESS)
+        _quietly(self._dialled, address, lport, not error or error.errno != ECONNREFUSED)
         if error:
             raise error
 
     def _dialled(self, address, lport, begun):
-        if address == self._remote:  # asks how a connect goes on
+        before = self._remote
+        self._remote = begun and address  # after a refusal, the next one is another try
+        if address == before:  # asks how a connect goes on
             return
-        if self._remote:  # the wrappers have a token of another flow
+        if before:  # the wrappers have a token of another flow
             for name in _WRAPPED.split():
                 if name in self.__dict__:
                     delattr(self, name)
-        self._remote = address
         self._token = 0
         if not self._udp:
             self._token = self._open(_OUT, address, lport, begun)

@@ -4,7 +4,7 @@ import gc
 import select
 import socket as native
 import sys
-from errno import EADDRINUSE
+from errno import EADDRINUSE, EALREADY, ECONNREFUSED, EINPROGRESS
 
 import echo
 import flowtable
@@ -16,6 +16,7 @@ from nettap import linux, protocols, sockets
 TCP, UDP = 6, 17
 IN, OUT = 0, 1
 LOCALHOST = b"\x7f\0\0\1"
+EISCONN = 106
 
 
 class Sink:
@@ -264,6 +265,55 @@ def test_polling_a_connect_by_connect_is_one_opening():
             except OSError:
                 pass
         assert len(sink.opened) == 1
+
+
+def test_each_try_after_a_refused_one_is_an_opening():
+    sink = Sink()
+    with Tapped(sink) as socket:
+        port = closed_port()
+        client = socket.socket()
+        for tries in range(1, 4):
+            try:
+                client.connect(address(port))
+                raise AssertionError("connected")
+            except OSError as error:
+                assert error.errno == ECONNREFUSED
+            assert len(sink.opened) == tries
+        listener = native.socket()
+        listener.bind(address(port))
+        listener.listen(1)
+        client.connect(address(port))
+        client.send(b"hello")
+        assert len(sink.opened) == 4 and sink.counted[4] == [0, 5, 1]
+
+
+def test_a_refusal_that_is_asked_for_is_no_opening():
+    class Native:
+        answers = [EINPROGRESS, EALREADY, ECONNREFUSED, EINPROGRESS, EALREADY, None, EISCONN]
+
+        def connect(self, there):
+            answer = self.answers.pop(0)
+            if answer:
+                raise OSError(answer)
+
+        def setsockopt(self, *option):
+            pass
+
+        def fileno(self):
+            return 0
+
+    sink = Sink()
+    counts = []
+    with Tapped(sink) as socket:
+        client = socket.socket()
+        client._native = Native()
+        while Native.answers:
+            try:
+                client.connect(address(9))
+            except OSError:
+                pass
+            counts.append(len(sink.opened))
+    assert counts == [1, 1, 1, 2, 2, 2, 2], counts
 
 
 def test_each_datagram_is_counted_for_its_peer():
