@@ -13,7 +13,8 @@ TCP = const(6)
 UDP = const(17)
 INET = const(2)
 INET6 = const(10)
-LISTEN = const(10)  # states, linux/tcp_states.h
+SYN_SENT = const(2)  # states, linux/tcp_states.h
+LISTEN = const(10)
 CLOSE = const(7)  # of UDP: not connected
 
 _BY_FAMILY = const(20)  # SOCK_DIAG_BY_FAMILY

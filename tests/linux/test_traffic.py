@@ -8,11 +8,11 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 from conftest import LANES
-from watcher import Flow, Watcher, network  # noqa: F401 - a fixture
+from watcher import LIBC, Flow, Watcher, network  # noqa: F401 - a fixture
 
 LANES_WANTED = os.environ.get("VEDETTE_LANES", "64").split(",")
 SOON_S = 5.0
@@ -169,6 +169,50 @@ def test_a_refused_connection_is_a_flow_without_bytes(
     for _ in range(3):
         watcher.ask("look")
     assert watcher.flows(own) == [Flow("TCP", "Out", host, own, host, port, 0, 0, 1)]
+
+
+def test_a_connection_that_nobody_answers_is_one_try(watcher: Watcher) -> None:
+    watcher.need("packets")
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        there = server.getsockname()
+        stack.enter_context(socket.create_connection(there))  # nobody takes it: it is full
+        client = stack.enter_context(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(there)
+        port = client.getsockname()[1]
+        for _ in range(2):  # the kernel sends the SYN again after a second
+            for _ in range(3):
+                watcher.ask("look")
+            time.sleep(1.2)
+        for _ in range(3):
+            watcher.ask("look")
+        assert watcher.flows(port) == [
+            Flow("TCP", "Out", "127.0.0.1", port, "127.0.0.1", there[1], 0, 0, 1)
+        ]
+
+
+def test_a_socket_that_tries_another_server_is_another_connection(watcher: Watcher) -> None:
+    with ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        stack.enter_context(socket.create_connection(deaf.getsockname()))  # now it is full
+        server = stack.enter_context(closing(Server()))
+        client = stack.enter_context(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(deaf.getsockname())
+        first = client.getsockname()[1]
+        watcher.ask("look")
+        # connect(2): an address of AF_UNSPEC ends it, as a refusal would.
+        assert LIBC.connect(client.fileno(), bytes(16), 16) == 0
+        client.setblocking(True)
+        client.connect((server.host, server.port))
+        server.ask(client)
+        watcher.ask("look")
+        port = client.getsockname()[1]
+        assert soon(watcher, server.port, 2) == both_ends(server, port, 1)
+        for _ in range(3):
+            watcher.ask("look")
+        assert watcher.flows(first, port) == []
 
 
 def test_a_long_connection_counts_what_each_interval_moved(watcher: Watcher) -> None:

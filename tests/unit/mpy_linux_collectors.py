@@ -351,6 +351,63 @@ class _NoDiag:
         log.warning = self.warning
 
 
+class _Opened:
+    """Stands in for the flow table: the ends of each connection that was opened."""
+
+    def __init__(self):
+        self.opened = []
+
+    def open(self, protocol, way, laddr, lport, raddr, rport, app=0):
+        self.opened.append((laddr, lport, raddr, rport))
+        return 1
+
+    def count_in(self, token, size):
+        return 1
+
+    count_out = count_in
+
+
+class _Others(Own):
+    """Nothing is own."""
+
+    def __init__(self, table):
+        self.open = table.open
+
+    def has(self, inode, lport, remote):
+        return False
+
+
+class _Owners:
+    def note(self, *what):
+        pass
+
+
+async def test_a_connection_among_many_tries_is_one():
+    import socket
+
+    from vedette.ports import connections
+
+    table = _Opened()
+    watched = connections.Connections(table, _Others(table), _Owners())
+    await watched.look()
+    server = socket.socket()
+    server.bind(socket.getaddrinfo("127.0.0.1", 20714)[0][-1])
+    server.listen(1)
+    client = socket.socket()
+    client.connect(socket.getaddrinfo("127.0.0.1", 20714)[0][-1])
+    accepted, there = server.accept()
+    here, port = socket.sockaddr(there)[1:3]
+    watched.tried(here, port, here, 20714)
+    for number in range(2000):
+        watched.tried(_HERE, number, _THERE, 443)
+    for _ in range(4):
+        await watched.look()
+    for sock in (client, accepted, server):
+        sock.close()
+    watched.close()
+    assert table.opened.count((here, port, here, 20714)) == 1, table.opened
+
+
 async def test_without_sock_diag_that_is_said_once_and_own_flows_are_known():
     import asyncio
 

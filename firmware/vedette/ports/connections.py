@@ -31,6 +31,7 @@ _RECEIVED = const(1)
 _SENT = const(2)
 _TOKEN = const(3)
 _FLOW = const(4)
+_DIALS = const(5)  # whether it had no answer yet
 
 
 class Connections:
@@ -89,8 +90,12 @@ class Connections:
         One that is refused may leave no socket behind by which it could be seen.
         """
         ends = laddr, lport, raddr, rport
-        if ends not in self._tries and len(self._tries) < _SOCKETS_MAX:
-            self._tries[ends] = self._round, False
+        if ends not in self._tries:
+            self._try(ends, False)
+
+    def _try(self, ends, seen):
+        if ends in self._tries or len(self._tries) < _SOCKETS_MAX:
+            self._tries[ends] = self._round, seen
 
     def close(self):
         if self._gone:
@@ -134,6 +139,11 @@ class Connections:
     def _see(self, protocol, data, at, end):
         cookie = sock_diag.cookie(data, at)
         socket = self._sockets.get(cookie)
+        if socket and socket[_DIALS]:  # its SYN is sent again, or it tries another server
+            ends = sock_diag.local(data, at) + sock_diag.remote(data, at)
+            self._try(ends, True)
+            if socket[_FLOW] and socket[_FLOW][2:6] != ends:
+                socket = None
         transferred = sock_diag.transferred(data, at, end) if protocol == TCP else (0, 0)
         if transferred is None:
             return
@@ -146,6 +156,7 @@ class Connections:
             else:
                 self._open(socket, sock_diag.inode(data, at))
         socket[_ROUND] = self._round
+        socket[_DIALS] = protocol == TCP and sock_diag.state(data, at) == sock_diag.SYN_SENT
         self._count(socket, transferred, sock_diag.inode(data, at))
 
     def _last(self, data, at, end):
@@ -169,10 +180,11 @@ class Connections:
             ends = laddr, lport, raddr, rport
             if ends not in self._tries and self._hears(lport):
                 way = IN
-            elif len(self._tries) < _SOCKETS_MAX:
-                self._tries[ends] = self._round, True  # `tried` may be told later than this
+            else:  # `tried` may be told later than this
+                self._try(ends, True)
         app = protocols.by_port(rport if way == OUT else lport)
-        return [0, 0, 0, 0, None if own else (protocol, way, laddr, lport, raddr, rport, app)]
+        flow = None if own else (protocol, way, laddr, lport, raddr, rport, app)
+        return [0, 0, 0, 0, flow, False]
 
     def _hears(self, port):
         if port not in self._ports:
