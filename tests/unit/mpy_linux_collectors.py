@@ -391,6 +391,7 @@ async def test_a_connection_among_many_tries_is_one():
     watched = connections.Connections(table, _Others(table), _Owners())
     await watched.look()
     server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind(socket.getaddrinfo("127.0.0.1", 20714)[0][-1])
     server.listen(1)
     client = socket.socket()
@@ -406,6 +407,46 @@ async def test_a_connection_among_many_tries_is_one():
         sock.close()
     watched.close()
     assert table.opened.count((here, port, here, 20714)) == 1, table.opened
+
+
+async def test_sockets_that_go_during_a_look_are_counted_once():
+    import asyncio
+    import socket
+
+    from vedette.ports import connections
+
+    class Turn:
+        """Stands in for asyncio: all sockets go in the first turn that a look gives the loop."""
+
+        async def sleep_ms(self, ms):
+            while ends:
+                ends.pop().close()
+            await asyncio.sleep_ms(20)
+
+    ends = []
+    table = _Opened()
+    watched = connections.Connections(table, _Others(table), _Owners())
+    if not watched._gone:
+        raise SkipTest("the kernel does not tell us of sockets that go")
+    await watched.look()
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(socket.getaddrinfo("127.0.0.1", 20716)[0][-1])
+    server.listen(40)
+    for _ in range(40):
+        client = socket.socket()
+        client.connect(socket.getaddrinfo("127.0.0.1", 20716)[0][-1])
+        ends += [client, server.accept()[0]]
+    gone = asyncio.create_task(watched.run_gone())
+    connections.asyncio = Turn()
+    await watched.look()
+    connections.asyncio = asyncio
+    server.close()
+    gone.cancel()
+    watched.close()
+    opened = [flow for flow in table.opened if 20716 in flow]
+    assert len(opened) == len(set(opened)) == 80, (len(opened), len(set(opened)))
+    assert not [s for s in watched._sockets.values() if s[4] and 20716 in s[4]]
 
 
 async def test_without_sock_diag_that_is_said_once_and_own_flows_are_known():

@@ -44,6 +44,7 @@ class Connections:
         self._own = own
         self._owners = owners
         self._sockets = {}  # by cookie
+        self._over = set()  # cookies of those that went since a look began
         self._round = 0
         self._tries = {}  # (round, whether its socket was seen) of each that began, by its ends
         self._ports = self._ports_before = {}  # that listen, with the inode
@@ -104,6 +105,7 @@ class Connections:
     async def look(self):
         """Looks at all sockets. Errors: OSError without sock_diag."""
         self._round += 1
+        self._over = set()
         self._own.look()
         self._listen()
         turn = 0
@@ -138,6 +140,8 @@ class Connections:
 
     def _see(self, protocol, data, at, end):
         cookie = sock_diag.cookie(data, at)
+        if cookie in self._over:  # it was still there when the kernel answered
+            return
         socket = self._sockets.get(cookie)
         if socket and socket[_DIALS]:  # its SYN is sent again, or it tries another server
             ends = sock_diag.local(data, at) + sock_diag.remote(data, at)
@@ -161,7 +165,10 @@ class Connections:
 
     def _last(self, data, at, end):
         transferred = sock_diag.transferred(data, at, end)
-        socket = self._sockets.pop(sock_diag.cookie(data, at), None)
+        cookie = sock_diag.cookie(data, at)
+        if len(self._over) < _SOCKETS_MAX:
+            self._over.add(cookie)
+        socket = self._sockets.pop(cookie, None)
         if socket is None:
             if not (sock_diag.remote(data, at)[1] and transferred):
                 return  # it listened, or was never connected
