@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from conftest import LANES
+from conftest import LANES, device_environment
 from watcher import Process, Watcher
 
 LANES_WANTED = os.environ.get("VEDETTE_LANES", "64").split(",")
@@ -107,3 +107,26 @@ def test_what_lives_for_some_milliseconds_is_seen_by_events() -> None:
         assert sorted(process.pid for process in told) == sorted(pids)
         # The rest were gone before their command line could be read.
         assert sum(process.line == "sleep 0.0056" for process in told) >= 14
+
+
+SILENT = """
+import time
+from vedette.ports import process_events
+began = time.ticks_ms()
+try:
+    process_events.listen()
+    print("tells")
+except OSError:
+    print(time.ticks_diff(time.ticks_ms(), began))
+"""
+
+
+def test_a_kernel_that_says_nothing_is_not_waited_for() -> None:
+    apart = ["unshare", "--user", LANES["64"], "-c", SILENT]  # as in a container
+    try:
+        done = subprocess.run(apart, env=device_environment(), capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no unshare")
+    if done.returncode or done.stdout == "tells\n":
+        pytest.skip("the kernel makes no namespace of users, or tells in there too")
+    assert int(done.stdout) < 300

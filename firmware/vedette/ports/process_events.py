@@ -31,14 +31,14 @@ def listen():
             + struct.pack("IIIIHH", _PROCESSES, _PROCESSES, 0, 0, 4, 0)
             + struct.pack("I", _LISTEN)
         )
-        # In a container the kernel says nothing at all, or no. Where others listen already, events
-        # come before its answer.
+        # The answer is there by now: in a container the kernel says nothing at all, or no. Where
+        # others listen already, events come before it.
+        link.setblocking(False)
         for _ in range(EVENTS_MAX):
             for what, ids in _parse(link.recv(_RECEIVE)):
                 if what == _ACKNOWLEDGED and ids[0]:
                     raise OSError(ids[0])
                 if what == _ACKNOWLEDGED:
-                    link.setblocking(False)
                     return link
         raise OSError("no process events")
     except OSError:
