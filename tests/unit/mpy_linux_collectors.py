@@ -233,6 +233,30 @@ async def test_a_command_line_that_is_not_there_yet_is_read_once_more():
         process_watch.proc = real
 
 
+async def test_a_program_that_is_taken_up_between_two_reads_is_told_by_its_own_line():
+    class Taking(_Proc):
+        lines = {10: "sh", 11: ""}
+        reads = ["sh", "", "", "sleep 5"]  # of process 11: its parent's, none, its own
+
+        def command_line(self, pid, name=None):
+            if pid == 11:
+                return (self.reads.pop(0) if len(self.reads) > 1 else self.reads[0]) or (
+                    "[%s]" % name if name else ""
+                )
+            return super().command_line(pid, name)
+
+    told = []
+    real, process_watch.proc = process_watch.proc, Taking()
+    try:
+        watch = process_watch._Polling(lambda *row: told.append((row[1], row[3], row[5])), 100)
+        watch._last = 10
+        for _ in range(4):
+            await watch._look(11)
+        assert told == [(11, "sleep 5", "exec")], told
+    finally:
+        process_watch.proc = real
+
+
 async def test_connections_that_are_over_are_not_looked_at():
     import asyncio
     import socket
@@ -480,7 +504,7 @@ async def test_without_sockets_of_udp_those_of_tcp_are_seen():
     table = flowtable.FlowTable()
     with _NoDiag(sock_diag.UDP) as kernel:
         mine = own.Own(table)
-        watched = connections.Connections(table, mine, None)
+        watched = connections.Connections(table, mine, _Owners())
         watched.udp = True
         for _ in range(3):
             await watched.look()

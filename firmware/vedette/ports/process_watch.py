@@ -116,15 +116,15 @@ class _Polling(_Watch):
                 await asyncio.sleep_ms(0)
             found = proc.process(pid)
             if found and not (anew and pid <= last and found[2] < since):
-                if found[3] or pid in again or proc.command_line(pid):
-                    self._appeared(pid, found)
+                line = proc.command_line(pid)
+                if line or found[3] or pid in again:
+                    self._appeared(pid, found, line or "[%s]" % found[1])
                 else:  # it is taking up a program just now
                     self._again.append(pid)
             elif not found and recent < pid <= last:
                 self._again.append(pid)
 
-    def _appeared(self, pid, found):
-        line = proc.command_line(pid, found[1])
+    def _appeared(self, pid, found, line):
         if line == proc.command_line(found[0]):
             self._fork(pid, found[0], line)
         else:
@@ -134,7 +134,12 @@ class _Polling(_Watch):
         line = proc.command_line(fork[1])
         if line and line != fork[3]:
             self._seen(*(fork[:3] + (line, proc.user(fork[1]), "exec")))
-        elif line and clock.uptime() - fork[0] < _UNDECIDED_S:
+        elif (line or self._goes_on(fork[1])) and clock.uptime() - fork[0] < _UNDECIDED_S:
             self._forks[fork[1]] = fork
         else:
             self._seen(*fork)
+
+    def _goes_on(self, pid):
+        # It has no command line while it takes up a program.
+        found = proc.process(pid)
+        return found and not found[3]
