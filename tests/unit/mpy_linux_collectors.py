@@ -10,7 +10,6 @@ from vedette.collectors import listening_ports, process
 from vedette.ports import process_watch
 
 log.level = 0
-_CHUNK = 4096
 _HERE = bytes((10, 0, 0, 7))
 _THERE = bytes((203, 0, 113, 9))
 
@@ -27,6 +26,7 @@ class Agent:
         self.counters = {"collections_deferred": 0}
         self.room = room
         self.events = []
+        self.sizes = []
         self.complaints = []
 
     def add(self, name, pieces, seconds):
@@ -34,8 +34,9 @@ class Agent:
         if len(self.events) == self.room:
             return False
         event = json.loads("{" + text + "}")
-        assert event["Name"] in ("ProcessCreate", "ListeningPorts") and len(text) < 2 * _CHUNK
+        assert event["Name"] in ("ProcessCreate", "ListeningPorts")
         self.events.append(event)
+        self.sizes.append(len(text.encode()))
         return True
 
     async def deliver(self, name, pieces, seconds):
@@ -134,6 +135,19 @@ async def test_rows_without_room_wait_and_go_on_counting():
     rows += agent.rows()
     assert [row["process_id"] for row in rows] == list(range(256))
     assert [row["hit_count"] for row in rows] == [1] * 255 + [2]
+
+
+async def test_no_event_is_larger_than_a_small_outbox():
+    lines = ("true %d", '{"a":"%d"}' + '"' * 500, "\x01" * 500 + "%d", "\u4e2d" * 170 + "%d")
+    for objects in (False, True):
+        agent = Agent()
+        agent.objects = objects
+        collector = _collector(agent)
+        for line in lines:
+            for number in range(50):
+                Watch.seen(100000, 4000000 + number, 4000000, line % number, 65534, "exec")
+        await collector.collect()
+        assert max(agent.sizes) < 6144 - 64, max(agent.sizes)
 
 
 async def test_a_command_line_may_hold_anything():

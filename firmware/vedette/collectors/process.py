@@ -1,6 +1,7 @@
 """The processes that came to be, aggregated by command line and user: one row each. Linux only."""
 
 import asyncio
+import json
 
 from iothub import clock
 from micropython import const
@@ -13,7 +14,8 @@ from . import Base
 _COLUMNS = const("timestamp,process_id,parent_process_id,commandline,user_id,type,hit_count")
 _HITS = const(6)
 _EVENT_MAX = const(4096)  # bytes of rows, about, that one event holds
-_ROW = const(96)  # bytes of a row besides its command line, about
+_ROW = const(96)  # bytes of a row besides its command line, about;
+_OBJECT = const(192)  # where each value has its name
 
 
 class Collector(Base):
@@ -81,7 +83,7 @@ class Collector(Base):
         rows = []
         size = 0
         for key in self._order:
-            size += len(key[0]) + _ROW
+            size += len(json.dumps(key[0]).encode()) + (_OBJECT if self.agent.objects else _ROW)
             if rows and size > _EVENT_MAX:
                 break
             row = self._rows[key]
