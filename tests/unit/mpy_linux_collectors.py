@@ -321,6 +321,24 @@ async def test_owners_of_a_port_that_serves_on_and_on_are_not_all_kept():
     assert len(watched._known) <= 1024, len(watched._known)
 
 
+async def test_processes_whose_files_are_not_ours_to_see_give_the_loop_its_turn():
+    from vedette.ports import proc
+
+    class Turns:
+        taken = 0
+
+        async def sleep_ms(self, ms):
+            Turns.taken += 1
+
+    before = proc.asyncio, proc.pids
+    proc.asyncio, proc.pids = Turns(), lambda: range(5_000_000, 5_001_000)
+    try:
+        assert await proc.owners([1]) == {}
+    finally:
+        proc.asyncio, proc.pids = before
+    assert Turns.taken >= 10, Turns.taken
+
+
 async def test_a_kernel_that_could_not_answer_once_is_asked_again():
     from vedette.ports import connections
 

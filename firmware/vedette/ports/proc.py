@@ -106,12 +106,16 @@ async def owners(wanted):
     """Returns {inode: process id} of those inodes of `wanted` that a process has open."""
     found = {}
     wanted = set(wanted)
-    turn = 0
-    for pid in pids():
-        for inode in inodes(pid):
-            if inode in wanted:
-                found[inode] = pid
-            turn += 1
-            if turn % _SLICE == 0:
-                await asyncio.sleep_ms(0)
+    for turn, (pid, inode) in enumerate(_all_inodes()):
+        if inode in wanted:
+            found[inode] = pid
+        if turn % _SLICE == _SLICE - 1:
+            await asyncio.sleep_ms(0)
     return found
+
+
+def _all_inodes():
+    for pid in pids():
+        yield pid, None  # one whose files are not ours to see takes time as well
+        for inode in inodes(pid):
+            yield pid, inode
