@@ -505,6 +505,32 @@ async def test_sockets_that_go_during_a_look_are_counted_once():
     assert not [s for s in watched._sockets.values() if s[4] and 20716 in s[4]]
 
 
+async def test_a_connection_from_before_that_goes_before_the_first_look_is_not_new():
+    import asyncio
+    import socket
+
+    from vedette.ports import connections
+
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(socket.getaddrinfo("127.0.0.1", 20717)[0][-1])
+    server.listen(1)
+    client = socket.socket()
+    client.connect(socket.getaddrinfo("127.0.0.1", 20717)[0][-1])
+    accepted = server.accept()[0]
+    client.send(b"much")
+    table = _Opened()
+    watched = connections.Connections(table, _Others(table), _Owners())
+    gone = asyncio.create_task(watched.run_gone())
+    for sock in (client, accepted, server):
+        sock.close()
+    await asyncio.sleep_ms(50)
+    await watched.look()
+    gone.cancel()
+    watched.close()
+    assert not [flow for flow in table.opened if 20717 in flow], table.opened
+
+
 async def test_without_sock_diag_that_is_said_once_and_own_flows_are_known():
     import asyncio
 

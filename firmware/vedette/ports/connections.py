@@ -46,6 +46,7 @@ class Connections:
         self._sockets = {}  # by cookie
         self._over = set()  # cookies of those that went since a look began
         self._round = 0
+        self._looked = False  # whether what was there before is known
         self._tries = {}  # (round, whether its socket was seen) of each that began, by its ends
         self._ports = self._ports_before = {}  # that listen, with the inode
         self._listened = 0
@@ -128,6 +129,7 @@ class Connections:
             for cookie, socket in list(self._sockets.items()):
                 if socket[_ROUND] != self._round:
                     del self._sockets[cookie]
+        self._looked = True
 
     def _listen(self):
         self._listened = time.ticks_ms()
@@ -170,8 +172,8 @@ class Connections:
             self._over.add(cookie)
         socket = self._sockets.pop(cookie, None)
         if socket is None:
-            if not (sock_diag.remote(data, at)[1] and transferred):
-                return  # it listened, or was never connected
+            if not (self._looked and sock_diag.remote(data, at)[1] and transferred):
+                return  # it may have been there before; it listened, or was never connected
             socket = self._new(TCP, data, at)
             self._open(socket, 0)
         self._count(socket, transferred, 0)
