@@ -75,7 +75,7 @@ class Watch:
 class Own:
     blind = False
 
-    def look(self):
+    async def look(self):
         pass
 
 
@@ -339,6 +339,31 @@ async def test_processes_whose_files_are_not_ours_to_see_give_the_loop_its_turn(
     assert Turns.taken >= 10, Turns.taken
 
 
+async def test_many_sockets_of_udp_give_the_loop_its_turn():
+    import socket
+
+    from vedette.ports import own
+
+    class Turns:
+        taken = 0
+
+        async def sleep_ms(self, ms):
+            Turns.taken += 1
+
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(200)]
+    for sock in sockets:
+        sock.bind(socket.getaddrinfo("127.0.0.1", 0)[0][-1])
+    mine = own.Own(flowtable.FlowTable())
+    before, own.asyncio = own.asyncio, Turns()
+    try:
+        await mine.look()
+    finally:
+        own.asyncio = before
+        for sock in sockets:
+            sock.close()
+    assert Turns.taken >= 3 and len(mine.udp) >= 200, (Turns.taken, len(mine.udp))
+
+
 async def test_a_kernel_that_could_not_answer_once_is_asked_again():
     from vedette.ports import connections
 
@@ -569,7 +594,7 @@ async def test_without_sockets_of_udp_those_of_tcp_are_seen():
         watched.close()
         mine.close()
         assert watched._round == 3 and len(kernel.warnings) == 1, kernel.warnings
-    mine.look()
+    await mine.look()
     assert not mine.blind
 
 

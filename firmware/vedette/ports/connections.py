@@ -68,7 +68,7 @@ class Connections:
             while True:  # what is own is still to be told from others' datagrams
                 self._tries.clear()
                 await asyncio.sleep_ms(_PERIOD_MS)
-                self._own.look()
+                await self._own.look()
         while True:
             began = time.clock()  # of this process, not of those that wait beside it
             await self.look()
@@ -107,7 +107,7 @@ class Connections:
         """Looks at all sockets. Errors: OSError without sock_diag."""
         self._round += 1
         self._over = set()
-        self._own.look()
+        await self._own.look()
         self._listen()
         turn = 0
         udp = self.udp and not self._own.blind

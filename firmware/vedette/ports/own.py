@@ -1,5 +1,7 @@
 """Which sockets are this process's own: the tap reports their flows, so nobody else must."""
 
+import asyncio
+
 from flowtable import UDP
 from micropython import const
 from nettap import sock_diag
@@ -10,6 +12,7 @@ from . import proc
 _ANY_STATE = const(0xFFF)
 _FLOWS_MAX = const(256)
 _REMOTES_MAX = const(8)
+_SLICE = const(32)  # sockets looked at before the loop has its turn
 
 
 class Own:
@@ -38,16 +41,19 @@ class Own:
             self._flows.add(lport if protocol == UDP else (lport,) + remote)
         return self.open(protocol, direction, laddr, lport, raddr, rport, app)
 
-    def look(self):
+    async def look(self):
         """Looks at what this process has open now."""
         self._flows, self._flows_before = set(), self._flows
         self._inodes = set(proc.inodes("self"))
         try:
-            self.udp = {
-                sock_diag.local(data, at)[1]: sock_diag.inode(data, at)
-                for family in (sock_diag.INET, sock_diag.INET6)
-                for data, at, _ in sock_diag.sockets(UDP, family, _ANY_STATE)
-            }
+            found = {}
+            for family in (sock_diag.INET, sock_diag.INET6):
+                bound = sock_diag.sockets(UDP, family, _ANY_STATE)
+                for turn, (data, at, _) in enumerate(bound):
+                    found[sock_diag.local(data, at)[1]] = sock_diag.inode(data, at)
+                    if turn % _SLICE == _SLICE - 1:
+                        await asyncio.sleep_ms(0)
+            self.udp = found
             self.blind = False
         except OSError as error:  # many a kernel is built with TCP's only
             if not self.blind:
