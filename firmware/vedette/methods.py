@@ -99,5 +99,6 @@ async def _restart(agent):
         from .lifecycle import handed_over, reconnect, restart
 
         await handed_over(agent)
-        restart(agent, COLLECTORS)
-        await reconnect(agent)
+        if agent.tasks:  # it was not stopped meanwhile
+            restart(agent, COLLECTORS)
+            await reconnect(agent)

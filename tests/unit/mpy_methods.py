@@ -138,3 +138,11 @@ async def test_a_method_of_the_application_stays_its_own():
     lifecycle.begin(agent)
     assert client.methods["restart"] is own and "getStatus" in client.methods
     await agent.stop()
+
+
+async def test_an_agent_that_is_stopped_right_after_restart_stays_stopped():
+    client, agent = await _start()
+    assert await client.methods["restart"](None) == (200, {})
+    await agent.stop()
+    await asyncio.sleep(1.5)
+    assert not agent.running
