@@ -275,6 +275,24 @@ def test_a_taken_port_is_explained(tmp_path: Path, option: str) -> None:
     assert "is taken" in what and option in what
 
 
+@pytest.mark.parametrize(
+    "options", [("--mqtt-port", "--https-port"), ("--https-port", "--amqps-port")]
+)
+def test_one_port_for_two_things_is_refused(tmp_path: Path, options: tuple[str, str]) -> None:
+    ports = {"--mqtt-port": "0", "--https-port": "0", **dict.fromkeys(options, "18900")}
+    words = [word for pair in ports.items() for word in pair]
+    done = subprocess.run(
+        [COMMAND, "hub", "up", "--state", str(tmp_path / "s"), *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stdout == "" and not (tmp_path / "s").exists()
+    assert f"{' and '.join(options)} are both 18900" in done.stderr
+    assert "next: " in done.stderr
+
+
 def test_amqp_without_its_library_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "proton.py").write_text("raise ImportError")
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import sys
@@ -23,7 +24,7 @@ from vedette_tools.connection import (
     event_hub_from_environment,
     state_directory,
 )
-from vedette_tools.errors import CommandError
+from vedette_tools.errors import USAGE, CommandError
 
 app = typer.Typer(no_args_is_help=True, help="The local stand-in for Azure IoT Hub.")
 
@@ -66,6 +67,9 @@ def up(
     from vedette_tools.hub import main
     from vedette_tools.hub.errors import HubStartError
 
+    _check_ports(
+        {"--mqtt-port": mqtt_port, "--https-port": https_port, "--amqps-port": amqps_port}
+    )
     logging.basicConfig(
         format="%(levelname)s %(message)s",
         level=logging.INFO if verbose else logging.WARNING,
@@ -92,6 +96,17 @@ def up(
         main.run(options, ready)
     except HubStartError as error:
         raise CommandError(str(error)) from None
+
+
+def _check_ports(ports: dict[str, int | None]) -> None:
+    """Errors: CommandError where two options have the same port."""
+    for (one, port), (other, same) in itertools.combinations(ports.items(), 2):
+        if port and port == same:
+            raise CommandError(
+                f"{one} and {other} are both {port}",
+                next_step="give each a port of its own (0: any free one)",
+                code=USAGE,
+            )
 
 
 @app.command()
