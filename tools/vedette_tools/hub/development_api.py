@@ -11,6 +11,7 @@ from aiohttp import web
 from vedette_tools.hub import cloud_to_device, event_lines, metering
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.rest import HUB, Json, body_of, identity_of, number_of
+from vedette_tools.hub.strict_json import object_in
 
 routes = web.RouteTableDef()
 
@@ -21,7 +22,7 @@ async def send_to_device(request: web.Request) -> web.Response:
     "properties": {}, "systemProperties": {"$.mid": ...}, "lifetimeSeconds": N}`, the form in which
     events are shown."""
     message = await body_of(request)
-    properties = {**message.get("systemProperties", {}), **message.get("properties", {})}
+    properties = {**object_in(message, "systemProperties"), **object_in(message, "properties")}
     if not all(isinstance(value, str | None) for value in properties.values()):
         raise RequestError(400, "each property has to be a string, or null")
     lifetime = message.get("lifetimeSeconds", cloud_to_device.LIFETIME_S)

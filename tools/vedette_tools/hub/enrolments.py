@@ -20,6 +20,7 @@ from vedette_tools.hub.database import Database
 from vedette_tools.hub.errors import Refused, RequestError
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.plugin_socket import ConnectRequest
+from vedette_tools.hub.strict_json import object_in, string_in
 
 INDIVIDUAL, GROUP = "enrollments", "enrollmentGroups"  # as in the service API's paths
 DEFAULT_GROUP = "default"
@@ -127,17 +128,15 @@ def _read(kind: str, request: Json) -> Json:
     if device_id:
         Identity.checked(device_id)
     enabled = (request.get("provisioningStatus") or "enabled") == "enabled"
-    initial_twin = request.get("initialTwin")
-    if initial_twin is not None and not isinstance(initial_twin, dict):
-        raise RequestError(400, "initialTwin has to be a JSON object")
-    attestation = request.get("attestation") or {}
+    initial_twin = object_in(request, "initialTwin") or None
+    attestation = object_in(request, "attestation")
     proof: Json
     match attestation.get("type", "symmetricKey"):
         case "symmetricKey":
-            keys = attestation.get("symmetricKey") or {}
-            proof = {name: _checked_key(name, keys.get(name)) for name in _KEYS}
+            keys = object_in(attestation, "symmetricKey")
+            proof = {name: _checked_key(name, string_in(keys, name)) for name in _KEYS}
         case "x509":
-            given = (attestation.get("x509") or {}).get(_CERTIFICATES[kind]) or {}
+            given = object_in(object_in(attestation, "x509"), _CERTIFICATES[kind])
             certificates = [given[name] for name in ("primary", "secondary") if given.get(name)]
             if not certificates:
                 raise RequestError(400, f"x509.{_CERTIFICATES[kind]}.primary is missing")

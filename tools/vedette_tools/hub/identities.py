@@ -12,6 +12,7 @@ from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.registry import Registry
 from vedette_tools.hub.sessions import Session, Sessions
+from vedette_tools.hub.strict_json import object_in
 
 Json = dict[str, Any]
 
@@ -206,10 +207,7 @@ def unknown(identity: Identity) -> RequestError:
 
 
 def _desired_of(request: Json) -> Any:
-    properties = request.get("properties") or {}
-    if not isinstance(properties, dict):
-        raise RequestError(400, "properties has to be a JSON object")
-    return properties.get("desired")
+    return object_in(request, "properties").get("desired")
 
 
 def _check_etag(etag: str, if_match: str | None) -> None:

@@ -12,6 +12,7 @@ from vedette_tools.hub import sas
 from vedette_tools.hub.device_certificates import checked_thumbprint
 from vedette_tools.hub.errors import RequestError
 from vedette_tools.hub.identity import Identity
+from vedette_tools.hub.strict_json import object_in, string_in
 
 Json = dict[str, Any]
 
@@ -47,30 +48,33 @@ def apply(record: Json, request: Json) -> Json:
     status = request.get("status") or record.get("status", "enabled")
     if status not in ("enabled", "disabled"):
         raise RequestError(400, "status has to be enabled or disabled")
-    for name in ("statusReason", "capabilities", "managedBy"):
-        if request.get(name) is not None:
-            record[name] = request[name]
+    given = {
+        "statusReason": string_in(request, "statusReason"),
+        "capabilities": object_in(request, "capabilities") or None,
+        "managedBy": string_in(request, "managedBy"),
+    }
+    record |= {name: value for name, value in given.items() if value is not None}
     if "moduleId" not in record:
         record["status"] = status
     record["authentication"] = _authentication(
-        request.get("authentication") or record.get("authentication") or {}
+        object_in(request, "authentication") or object_in(record, "authentication")
     )
     record["etag"] = new_etag()
     return record
 
 
 def _authentication(request: Json) -> Json:
-    thumbprints = request.get("x509Thumbprint") or {}
+    thumbprints = object_in(request, "x509Thumbprint")
     kind = request.get("type") or (SELF_SIGNED if any(thumbprints.values()) else SAS)
     if kind not in (SAS, SELF_SIGNED, CA_SIGNED):
         raise RequestError(
             400, f"authentication of type {kind!r} is not there: {SAS}, {SELF_SIGNED}, {CA_SIGNED}"
         )
-    keys = request.get("symmetricKey") or {}
+    keys = object_in(request, "symmetricKey")
     return {
         "type": kind,
         "symmetricKey": {
-            name: _key(keys.get(name), name) if kind == SAS else None
+            name: _key(string_in(keys, name), name) if kind == SAS else None
             for name in ("primaryKey", "secondaryKey")
         },
         "x509Thumbprint": {

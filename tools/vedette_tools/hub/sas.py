@@ -68,7 +68,7 @@ class Token:
     @classmethod
     def parse(cls, text: str) -> Token:
         """Errors: SasError."""
-        if not text.startswith(PREFIX):
+        if not (text.startswith(PREFIX) and text.isascii()):
             raise SasError("not a shared access signature")
         fields = dict(part.split("=", 1) for part in text[len(PREFIX) :].split("&") if "=" in part)
         try:
