@@ -13,6 +13,7 @@ import pytest
 from hubfixture import LocalHub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mqttclient import Device
 
 FIXTURES = settings(
     max_examples=150,
@@ -218,3 +219,25 @@ def test_a_token_of_any_bytes_is_refused(service: Service, token: str) -> None:
     answer = service.ask("GET", "/devices", b"", Authorization=f"SharedAccessSignature {token}")
     check(answer)
     assert answer[0] == 401
+
+
+def test_a_method_is_called_by_a_name_that_a_topic_can_hold(
+    hub: LocalHub, service: Service
+) -> None:
+    with Device(hub, hub.create_device("f-4")) as device:
+        device.subscribe("$iothub/methods/POST/#")
+        for name in ("a\0b", "a\nb", "\x7f"):
+            body = json.dumps({"methodName": name, "responseTimeoutInSeconds": 5}).encode()
+            assert service.ask("POST", "/twins/f-4/methods", body)[0] == 400
+
+
+def test_a_message_is_as_long_with_its_properties_as_a_topic_can_hold(
+    hub: LocalHub, service: Service
+) -> None:
+    with Device(hub, hub.create_device("f-5")) as device:
+        device.subscribe("devices/f-5/messages/devicebound/#", 1)
+        for size, status in ((70_000, 413), (60, 204)):
+            body = json.dumps({"body": "b", "properties": {"a": "é" * size}}).encode()
+            answer = service.ask("POST", "/vedette/messages/f-5", body)
+            assert answer[0] == status, answer
+        assert device.receive().payload == b"b"

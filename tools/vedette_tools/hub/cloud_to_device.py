@@ -23,6 +23,7 @@ from vedette_tools.hub.store import CloudMessage
 log = logging.getLogger("vedette.hub.c2d")
 
 BODY_MAX = 64 * 1024
+PROPERTIES_MAX = 65_000  # encoded; they end the topic, of which MQTT has 65,535 bytes at most
 PENDING_MAX = 50
 DELIVERIES_MAX = 10
 LIFETIME_S = 3600
@@ -57,6 +58,8 @@ class CloudToDevice:
             bag.encode({**system, **properties}),
             body,
         )
+        if len(message.bag) > PROPERTIES_MAX:
+            raise RequestError(413, f"the properties have over {PROPERTIES_MAX} bytes, encoded")
         await self.expire()  # it does not count as pending
         await self._database.run(self._add, message)
 

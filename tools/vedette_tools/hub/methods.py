@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ PAYLOAD_MAX = 128 * 1024
 RESPONSE_TIMEOUT_S = 30
 RESPONSE_TIMEOUT_MIN_S = 5
 TIMEOUT_MAX_S = 300
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/+#?]{1,100}")  # it is a level of the topic
 
 Json = dict[str, Any]
 Deliver = Callable[[str, str, bytes], None]  # client id, topic, payload
@@ -46,8 +49,10 @@ class Methods:
         """The device's `{"status": int, "payload": any}`. Errors: RequestError (404 offline, 504
         no answer in time)."""
         name = request.get("methodName")
-        if not isinstance(name, str) or not 0 < len(name) <= 100 or set(name) & set("/+#?"):
-            raise RequestError(400, "methodName has to be 1 to 100 characters without / + # ?")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise RequestError(
+                400, "methodName has to be 1 to 100 printable characters without / + # ?"
+            )
         payload = json.dumps(request.get("payload"), separators=(",", ":")).encode()
         if len(payload) > PAYLOAD_MAX:
             raise RequestError(413, f"the payload has over {PAYLOAD_MAX} bytes")
