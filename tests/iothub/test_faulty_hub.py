@@ -154,7 +154,7 @@ def test_a_hub_that_stops_reading_does_not_hold_the_loop(
         time.sleep(1)
         probe.do("lag")
         probe.expect("lag")
-        assert probe.expect("lag")["max_ms"] < 30
+        assert probe.expect("lag")["max_ms"] < 250
         probe.do("stats")
         assert 0 < probe.expect("stats")["written"] < 250000
         hub.drop()

@@ -154,7 +154,8 @@ async def test_an_event_waits_for_room_while_the_hub_takes_what_there_is():
     client.connected = True  # such as after a token was renewed
     await waiting
     await agent.stop()
-    assert len(client.named("Heartbeat")) == 4 and agent.counters["events_refused"] == 0
+    assert len(client.named("Heartbeat")) == 4, client.events
+    assert agent.counters["events_refused"] == 0
 
 
 async def test_an_event_that_finds_no_room_for_long_is_counted():
