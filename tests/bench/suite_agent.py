@@ -124,24 +124,32 @@ def first_ack() -> Samples:
         ours, environment = command("agent_first_ack.py", *arguments, compiled=True)
         script = Path(__file__).with_name("sdk_first_ack.py")
         theirs = [str(SDK), str(script), hub.create_device("sdk"), str(hub.ca)]
-
-        def seconds(words: list[str], environment: dict[str, str] | None = None) -> float:
-            began = time.perf_counter()
-            with subprocess.Popen(
-                words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
-            ) as process:
-                assert process.stdout is not None
-                line = process.stdout.readline()
-                took = time.perf_counter() - began
-            if line != "acknowledged\n":
-                raise RuntimeError(f"{words[1]} had nothing acknowledged")
-            return took
-
         return {
             "agent.first_ack": [
-                seconds(ours, environment) / seconds(theirs) for _ in range(FIRST_ACK_PAIRS)
+                until_acknowledged(ours, Path(folder), environment)
+                / until_acknowledged(theirs, Path(folder))
+                for _ in range(FIRST_ACK_PAIRS)
             ]
         }
+
+
+def until_acknowledged(
+    words: list[str], folder: Path, environment: dict[str, str] | None = None
+) -> float:
+    """Seconds from a program's start until it says that its message is acknowledged. Errors:
+    RuntimeError, with what it logged."""
+    with tempfile.TemporaryFile("w+") as log:
+        began = time.perf_counter()
+        with subprocess.Popen(
+            words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            took = time.perf_counter() - began
+        if line != "acknowledged\n":
+            log.seek(0)
+            raise RuntimeError(f"{words[1]} had nothing acknowledged: {log.read()[-2000:]}")
+    return took
 
 
 @measure(Budget("soak.heap_slope", "B", 0))
