@@ -8,6 +8,7 @@ signed by the group's authority. Forms: Microsoft's "Device Provisioning Service
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,7 @@ INDIVIDUAL, GROUP = "enrollments", "enrollmentGroups"  # as in the service API's
 DEFAULT_GROUP = "default"
 SETTING = "enrolments"
 CERTIFICATE_MAX = 16 * 1024
+REGISTRATION_ID = re.compile(r"[A-Za-z0-9\-.:_]{0,127}[A-Za-z0-9\-]")
 
 _KEYS = ("primaryKey", "secondaryKey")
 _CERTIFICATES = {INDIVIDUAL: "clientCertificates", GROUP: "signingCertificates"}
@@ -46,6 +48,12 @@ class Enrolments:
 
     async def put(self, kind: str, name: str, request: Json) -> Json:
         """Make an enrolment, or replace it. Errors: RequestError."""
+        if kind == INDIVIDUAL and not REGISTRATION_ID.fullmatch(name):
+            raise RequestError(
+                400,
+                f"{name!r} is no registration id: up to 128 of the letters, digits and -.:_; "
+                "the last a letter, a digit or -",
+            )
         self._kept[kind][name] = _read(kind, request)
         await self._save()
         return self.get(kind, name)

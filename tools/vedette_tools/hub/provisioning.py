@@ -18,7 +18,7 @@ from typing import Any
 from vedette_tools.hub import sas, strict_json
 from vedette_tools.hub.clock import utc_now
 from vedette_tools.hub.database import Database
-from vedette_tools.hub.enrolments import Enrolments
+from vedette_tools.hub.enrolments import REGISTRATION_ID, Enrolments
 from vedette_tools.hub.errors import Refused, RequestError
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.plugin_socket import ConnectRequest
@@ -29,7 +29,6 @@ log = logging.getLogger("vedette.hub.provisioning")
 RETRY_AFTER_S = 1
 
 _USERNAME = re.compile(r"([^/]+)/registrations/([^/]+)/api-version=\d{4}-\d\d-\d\d[^/]*")
-_REGISTRATION_ID = re.compile(r"[A-Za-z0-9\-.:_]{0,127}[A-Za-z0-9\-]")
 _REQUEST = re.compile(
     r"\$dps/registrations/(?:(?P<put>PUT/iotdps-register)|GET/iotdps-get-operationstatus)/\?(.*)"
 )
@@ -118,7 +117,7 @@ class Provisioning:
         scope, registration_id = match.groups()
         if scope != self.scope:
             raise Refused("the id scope is not this one")
-        if request.client_id != registration_id or not _REGISTRATION_ID.fullmatch(registration_id):
+        if request.client_id != registration_id or not REGISTRATION_ID.fullmatch(registration_id):
             raise Refused("the client id is not the registration id, or not a valid one")
         return Registration(registration_id, *self.enrolments.registered(registration_id, request))
 
