@@ -105,6 +105,7 @@ def test_a_list_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
         ("d.yaml", "a: b", "no list"),
         ("d.yaml", "- a", "entry 1 has no device"),
         ("d.yaml", "- {a", "line 1"),
+        ("d.yaml", "[" * 10_000, "recursion"),
     ],
 )
 def test_a_list_that_does_not_do(tmp_path: Path, name: str, text: str, says: str) -> None:

@@ -214,6 +214,28 @@ def test_no_hub_is_explained(hub: LocalHub, changes: dict[str, str], says: str) 
     assert "c2VjcmV0" not in done.stderr and "secret!" not in done.stderr
 
 
+def test_json_that_is_nested_without_end_is_explained(hub: LocalHub, tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    (tmp_path / "deep").write_text(deep)
+    hub.create_device("k-8")
+    assert "nested too deeply" in refused(hub, "twin", "set", "k-8", f"@{tmp_path}/deep")
+    assert "nested too deeply" in refused(hub, "device", "call", "k-8", "m", deep)
+    printed(hub, "twin", "set", "k-8", f"a={deep[:4000]}")  # then it is a string
+    assert hub.twin("k-8")["properties"]["desired"]["a"] == deep[:4000]
+
+
+@pytest.mark.parametrize(
+    "words", [("device", "show"), ("device", "delete"), ("twin", "get"), ("device", "enrol")]
+)
+def test_an_id_that_is_empty_is_told(hub: LocalHub, words: tuple[str, ...]) -> None:
+    assert "id is empty" in refused(hub, *words, "")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a\nb", "ü", "a" * 129])
+def test_only_what_can_register_is_enrolled(hub: LocalHub, name: str) -> None:
+    assert "is no registration id" in refused(hub, "device", "enrol", name)
+
+
 def test_a_fault_that_is_none_is_told(hub: LocalHub) -> None:
     assert "there is no fault 'no such'" in refused(hub, "hub", "fault", "no such")
 

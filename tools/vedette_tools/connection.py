@@ -205,7 +205,9 @@ class HubConnection:
 
 
 def identity_path(device: str, module: str | None) -> str:
-    """As in the REST API: `{device}[/modules/{module}]`."""
+    """As in the REST API: `{device}[/modules/{module}]`. Errors: CommandError."""
+    if not device:  # the path would lead to all devices
+        raise CommandError("the device's id is empty")
     below = f"/modules/{quote(module, safe='')}" if module else ""
     return quote(device, safe="") + below
 

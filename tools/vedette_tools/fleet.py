@@ -56,7 +56,7 @@ def read(path: Path) -> list[dict[str, str]]:
                 rows: Any = list(csv.DictReader(file, strict=True))
             else:
                 rows = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError, RecursionError) as error:
         raise CommandError(f"cannot read {path}", why=reason(error), code=INVALID) from None
     if not isinstance(rows, list) or not rows:
         raise _wrong(path, "it is no list of devices")

@@ -20,6 +20,7 @@ from vedette_tools.connection import (
     identity_path,
 )
 from vedette_tools.errors import FAILED, CommandError
+from vedette_tools.hub import strict_json
 
 app = typer.Typer(no_args_is_help=True, help="Devices, and their modules, in the hub.")
 
@@ -169,6 +170,6 @@ def _der(certificate: Path) -> bytes:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return strict_json.loads(text)
     except ValueError as error:
         raise CommandError(f"the payload is not JSON: {error}") from None

@@ -13,6 +13,7 @@ from vedette_tools.commands.errors import user_errors
 from vedette_tools.commands.options import AsJson, show
 from vedette_tools.connection import HubConnection, identity_path
 from vedette_tools.errors import FAILED, CommandError
+from vedette_tools.hub import strict_json
 
 app = typer.Typer(no_args_is_help=True, help="Twins: what a device is to be, and what it reports.")
 
@@ -110,7 +111,7 @@ def _request(changes: list[str]) -> dict[str, Any]:
 
 def _object(text: str, name: str) -> dict[str, Any]:
     try:
-        document = json.loads(text)
+        document = strict_json.loads(text)
     except ValueError as error:
         raise CommandError(f"{name} is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -125,7 +126,7 @@ def _from_pairs(pairs: list[str]) -> dict[str, Any]:
         if not equals or not key:
             raise CommandError(f"{pair!r} is not KEY=VALUE")
         try:
-            value = json.loads(text)
+            value = strict_json.loads(text)
         except ValueError:
             value = text
         *above, last = key.split(".")
