@@ -6,12 +6,14 @@ import base64
 import json
 import os
 import re
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from hubfixture import LocalHub, wait_for
 
-from .conftest import QUICK, Agent, flows_to, settled
+from .conftest import QUICK, VEDETTE, Agent, flows_to, settled
 from .peers import udp_sink
 from .test_twin import STEADY_APP, sizes
 
@@ -126,9 +128,10 @@ def test_a_config_file_with_a_fault(hub: LocalHub, agent: Agent, text: str, word
     goes_on(agent)
 
 
-def test_a_config_file_for_simulate_that_is_not_json(agent: Agent) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+def test_a_config_file_for_simulate_that_is_not_json(agent: Agent, text: str) -> None:
     config = agent.folder / "config.json"
-    config.write_text("{")
+    config.write_text(text)
     string = "HostName=localhost;DeviceId=d;SharedAccessKey=AAAA"
     assert agent.start(string, "", "--config", str(config)).wait(20) == 1
     assert "is not JSON" in agent.log and "Traceback" not in agent.log
@@ -146,6 +149,24 @@ def test_a_folder_with_an_application_is_not_taken_for_a_board(
     assert agent.start(string, "", *options).wait(20) == 1
     assert "is no simulated board" in agent.log and "Traceback" not in agent.log
     assert mine.read_text() == "mine" and list(agent.board.iterdir()) == [mine]
+
+
+@pytest.mark.parametrize("device", ["..", "../../board", "a/../.."])
+def test_a_simulated_board_is_in_a_folder_of_its_own(
+    hub: LocalHub, tmp_path: Path, device: str
+) -> None:
+    environment = {
+        **hub.env,
+        "VEDETTE_HUB_CA": str(hub.ca),
+        "VEDETTE_HUB_STATE": str(tmp_path / "state" / "hub"),
+        "VEDETTE_DEVICE": f"HostName=localhost;DeviceId={device};SharedAccessKey=AAAA",
+    }
+    done = subprocess.run(
+        [VEDETTE, "simulate", "--heap", "1k"], env=environment, capture_output=True, timeout=20
+    )
+    assert done.returncode and b"Traceback" not in done.stderr
+    simulated = tmp_path / "state" / "hub" / "simulated"
+    assert {path.parent.parent for path in tmp_path.rglob("config.json")} <= {simulated}
 
 
 def test_a_board_that_cannot_be_made_is_told(agent: Agent) -> None:

@@ -19,6 +19,7 @@ from vedette_tools.commands.monitor import as_document
 from vedette_tools.commands.options import AsJson
 from vedette_tools.connection import parse_connection_string, state_directory
 from vedette_tools.errors import CommandError, reason
+from vedette_tools.hub import strict_json
 from vedette_tools.programs import installed
 from vedette_tools.project import APP
 from vedette_tools.provisioning import CONFIG
@@ -64,9 +65,8 @@ def simulate(
     program = (micropython or installed("micropython")).absolute()
     if not os.access(program, os.X_OK):
         raise CommandError(f"{program} cannot be run. Give --micropython, or run `make setup`")
-    fields = parse_connection_string(connection_string)
-    name = "-".join(filter(None, (fields.get("DeviceId"), fields.get("ModuleId"))))
-    board = (state or state_directory() / "simulated" / (name or "device")).expanduser().resolve()
+    name = _folder(parse_connection_string(connection_string))
+    board = (state or state_directory() / "simulated" / name).expanduser().resolve()
     try:
         board.mkdir(parents=True, exist_ok=True)
         _check_board(board)
@@ -79,6 +79,13 @@ def simulate(
     if as_json:
         raise typer.Exit(_told(command, environment))
     os.execve(program, command, environment)
+
+
+def _folder(fields: dict[str, str]) -> str:
+    """A name for the folder of this device's board. It leads to no other folder: `..` is an id,
+    and what was typed wrong may hold slashes."""
+    name = "-".join(filter(None, (fields.get("DeviceId"), fields.get("ModuleId"))))
+    return name.replace("/", "-") if name.strip(".") else "device"
 
 
 def _told(command: list[str], environment: dict[str, str]) -> int:
@@ -116,7 +123,7 @@ def _write_config(board: Path, connection_string: str, config: Path | None) -> N
     settings: dict[str, Any] = {}
     if config:
         try:
-            settings = json.loads(config.read_bytes())
+            settings = strict_json.loads(config.read_bytes())
         except OSError as error:
             raise CommandError(f"cannot read {config}: {error.strerror}") from None
         except ValueError as error:
