@@ -236,6 +236,67 @@ def test_only_what_can_register_is_enrolled(hub: LocalHub, name: str) -> None:
     assert "is no registration id" in refused(hub, "device", "enrol", name)
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("device list > /dev/full", 1, "No space left on device"),
+        ("device show nobody --json > /dev/full", 1, "No space left on device"),
+        ("boards > /dev/full", 1, "No space left on device"),
+        ("device list >&-", 0, ""),
+        ("events >&-", 0, ""),
+        ("boards >&-", 0, ""),
+        ("device show nobody 2>&-", 1, ""),
+        ("device show $'\\xff'", 2, "no text in UTF-8"),
+        ("hub fault $'\\xff'", 2, "no text in UTF-8"),
+        ("events --device $'\\xff'", 2, "no text in UTF-8"),
+    ],
+)
+def test_what_a_shell_does_to_a_command(hub: LocalHub, command: str, code: int, says: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{COMMAND} {command}"],
+        env=hub.env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == code and says in done.stderr, done
+    assert "Traceback" not in done.stderr and "ignored" not in done.stderr
+
+
+def test_a_property_without_a_value_is_told(hub: LocalHub) -> None:
+    hub.create_device("k-11")
+    for pair in ("key", "=value"):
+        assert "not KEY=VALUE" in refused(hub, "device", "send", "k-11", "text", "-p", pair)
+
+
+def test_a_state_that_is_damaged_is_told(tmp_path: Path) -> None:
+    for number, name in enumerate(("hub.db", "spool", "spool/000000000001")):
+        state = tmp_path / str(number)
+        (state / name).parent.mkdir(parents=True)
+        (state / name).write_bytes(b"\xff damaged" * 1000)
+        done = subprocess.run(
+            [COMMAND, "hub", "up", "--json", "--mqtt-port", "0", "--https-port", "0",
+             "--state", str(state)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )  # fmt: skip
+        assert done.returncode == 1 and done.stderr == "", (name, done)
+        error = json.loads(done.stdout)["error"]
+        assert str(state) in error["what"] and error["why"] and "--state" in error["next"]
+
+
+def test_an_empty_address_is_not_taken_for_all(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "hub", "up", "--state", str(tmp_path / "s"), "--mqtt-port", "0",
+         "--https-port", "0", "--listen", ""],
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )  # fmt: skip
+    assert done.returncode == 2 and "--listen is empty" in done.stderr
+
+
 def test_a_fault_that_is_none_is_told(hub: LocalHub) -> None:
     assert "there is no fault 'no such'" in refused(hub, "hub", "fault", "no such")
 

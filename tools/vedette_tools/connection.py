@@ -113,7 +113,7 @@ class HubConnection:
             ) from None
         except OSError as error:
             raise CommandError(f"cannot read {path}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise CommandError(
                 f"{path} is damaged: start the hub again, which writes it anew"
             ) from None

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import logging
+import sqlite3
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from vedette_tools.connection import (
     event_hub_from_environment,
     state_directory,
 )
-from vedette_tools.errors import USAGE, CommandError
+from vedette_tools.errors import USAGE, CommandError, reason
 
 app = typer.Typer(no_args_is_help=True, help="The local stand-in for Azure IoT Hub.")
 
@@ -67,6 +68,8 @@ def up(
     from vedette_tools.hub import main
     from vedette_tools.hub.errors import HubStartError
 
+    if not listen:  # to a socket that is every address
+        raise CommandError("--listen is empty", next_step="give an address", code=USAGE)
     _check_ports(
         {"--mqtt-port": mqtt_port, "--https-port": https_port, "--amqps-port": amqps_port}
     )
@@ -96,6 +99,14 @@ def up(
         main.run(options, ready)
     except HubStartError as error:
         raise CommandError(str(error)) from None
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError, sqlite3.Error) as error:
+        raise CommandError(
+            f"the hub cannot run with the state in {directory}",
+            why=reason(error),
+            next_step="delete what is damaged there, or choose another directory with --state",
+        ) from None
 
 
 def _check_ports(ports: dict[str, int | None]) -> None:
