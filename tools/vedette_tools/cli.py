@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -79,5 +80,7 @@ def build(only: str | None = None) -> typer.Typer:
 
 
 def main() -> None:
+    if sys.stdout is None:  # closed by the shell (`>&-`): nobody wants to read it
+        sys.stdout = open(os.devnull, "w")
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     build(first if first in COMMANDS else None)()

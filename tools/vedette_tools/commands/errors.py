@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 import typer
 
-from vedette_tools.errors import INTERRUPTED, CommandError
+from vedette_tools.errors import FAILED, INTERRUPTED, USAGE, CommandError
 
 P = ParamSpec("P")
 
@@ -22,19 +22,34 @@ def user_errors(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            try:
+                command(*args, **kwargs)
+            except CommandError as error:
+                _tell(error, as_json=bool(kwargs.get("as_json")))
+                raise typer.Exit(error.code) from None
             sys.stdout.flush()
-        except CommandError as error:
-            if kwargs.get("as_json"):
-                typer.echo(json.dumps(error.document()))
-            else:
-                typer.echo("\n".join(error.lines()), err=True)
-            raise typer.Exit(error.code) from None
-        except BrokenPipeError:
-            # The reader of our output has gone (`| head`): an ordinary end. Nothing may be flushed
-            # into the closed pipe at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:  # the reader of our output has gone (`| head`): an ordinary end
+            _drop_output()
+        except OSError as error:  # our output cannot be written: a full disk
+            _drop_output()
+            _tell(CommandError(str(error)))
+            raise typer.Exit(FAILED) from None
+        except UnicodeEncodeError as error:  # a shell passes on any bytes
+            _tell(CommandError(f"{error.object!r} is no text in UTF-8"))
+            raise typer.Exit(USAGE) from None
         except (KeyboardInterrupt, typer.Abort):  # the latter where a question was asked
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapped
+
+
+def _tell(error: CommandError, *, as_json: bool = False) -> None:
+    if as_json:
+        typer.echo(json.dumps(error.document()))
+    else:
+        typer.echo("\n".join(error.lines()), err=True)
+
+
+def _drop_output() -> None:
+    """What is not written yet would be tried, and fail, once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
