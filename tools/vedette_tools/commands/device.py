@@ -136,8 +136,13 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """Send a device a cloud-to-device message: now, or once it is there."""
-    pairs = [pair.partition("=") for pair in properties or []]
-    message = {"body": body, "properties": {key: value for key, _, value in pairs}}
+    pairs = {}
+    for pair in properties or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise CommandError(f"{pair!r} is not KEY=VALUE")
+        pairs[key] = value
+    message = {"body": body, "properties": pairs}
     HubConnection.find().request(
         "POST", f"/vedette/messages/{identity_path(device, None)}", message
     )
