@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from conftest import LANES
 from vedette_tools import linker, mpy
 from vedette_tools.errors import CommandError
 
+DOCS = mpy.ROOT / "docs"
 AGENT = {
     "vedette/__init__.py": "",
     "vedette/tap.py": "from nettap import sockets\ntable = None\n\ndef install():\n"
@@ -42,17 +44,34 @@ print(sockets.LIMIT, sockets.made(2), Session(keepalive=9).go(), MQTTClient().un
 """
 
 
-def linked_and_run(sources: dict[str, str], program: str, lane: str, folder: Path) -> list[str]:
-    """The lines that a program prints, or the traceback's, which imports linked modules."""
-    for path, text in linker.link(sources).items():
+def write(sources: dict[str, str], folder: Path) -> Path:
+    for path, text in sources.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
-    environment = {**os.environ, "MICROPYPATH": f"{folder}:.frozen"}
+    return folder
+
+
+def link(sources: dict[str, str], folder: Path) -> Path:
+    return write(linker.link(sources), folder)
+
+
+def run(program: str, lane: str, folder: Path, here: Path | None = None) -> list[str]:
+    """The lines that a program prints, or the traceback's, with the folder as its module path."""
+    environment = {**os.environ, "MICROPYPATH": f":{folder}:.frozen"}
     done = subprocess.run(
-        [LANES[lane], "-c", program], env=environment, capture_output=True, text=True, timeout=20
+        [LANES[lane], "-c", program],
+        cwd=here,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
     )
     return (done.stdout + done.stderr).splitlines()
+
+
+def linked_and_run(sources: dict[str, str], program: str, lane: str, folder: Path) -> list[str]:
+    return run(program, lane, link(sources, folder))
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -110,12 +129,132 @@ def test_the_agent_is_two_modules_and_an_application_finds_the_rest() -> None:
     assert len(linked["iothub/client.py"]) < 400 < len(sources["iothub/client.py"])
 
 
+# --- what the docs promise to an application, of the agent's own modules ---
+
+
+def agent_sources() -> dict[str, str]:
+    return {relative.as_posix(): path.read_text() for path, relative in mpy.sources()}
+
+
+@pytest.fixture(scope="module", params=["as written", "linked"])
+def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all of a board's modules."""
+    folder = tmp_path_factory.mktemp("board")
+    return (link if request.param == "linked" else write)(agent_sources(), folder)
+
+
+def example(page: str, first: str) -> str:
+    """The page's example that begins with those words."""
+    found = re.search(rf"```python\n({re.escape(first)}.*?)```", (DOCS / page).read_text(), re.S)
+    assert found, page
+    return found[1]
+
+
 @pytest.mark.parametrize("lane", LANES)
-def test_what_the_docs_tell_an_application_to_call_is_called_so(lane: str, tmp_path: Path) -> None:
-    sources = {relative.as_posix(): path.read_text() for path, relative in mpy.sources()}
-    table = (mpy.ROOT / "docs/iothub.md").read_text().partition("## Calls")[2].partition("##")[0]
+def test_what_the_docs_tell_an_application_to_call_is_called_so(lane: str, board: Path) -> None:
+    table = (DOCS / "iothub.md").read_text().partition("## Calls")[2].partition("##")[0]
     firsts = [line.split(" | ")[0] for line in table.splitlines()]
     calls = re.findall(r"(\w+)\(", "".join(firsts))
     assert {"start", "on_connection", "send_stream", "forget"} <= set(calls)
     program = "from iothub import HubClient\nprint([c for c in %s if c not in dir(HubClient)])"
-    assert linked_and_run(sources, program % calls, lane, tmp_path) == ["[]"]
+    assert run(program % calls, lane, board) == ["[]"]
+
+
+STAR = """
+import builtins
+names = {}
+exec("from %s import *", names)
+print([name for name in names if hasattr(builtins, name)])
+"""
+
+
+@pytest.mark.parametrize("module", [*linker.PUBLIC, "nettap.sockets"])
+def test_all_of_a_public_module_hides_nothing_of_an_application(module: str, board: Path) -> None:
+    assert run(STAR % module, "64", board) == ["[]"]
+
+
+FLOWS = """
+remote = b"\\x0a\\0\\0\\x02"
+local = None
+%s
+"""
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_example_of_the_flow_table(lane: str, board: Path) -> None:
+    program = FLOWS % example("flow-table.md", "from flowtable")
+    flow = "(6, 1, 0, None, 50122, b'\\n\\x00\\x00\\x02', 8883, 0, 600, 1, 0, 0)"
+    assert run(program, lane, board) == [flow]
+
+
+TAP = """
+%s
+server = socket.socket()
+server.bind(socket.getaddrinfo("127.0.0.1", 0)[0][-1])
+server.listen(1)
+print([protocol for protocol, address, port in sockets.listening()])
+sockets.uninstall()
+"""
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_example_of_the_tap(lane: str, board: Path) -> None:
+    program = TAP % example("nettap.md", "import flowtable")
+    assert run(program, lane, board) == ["[6]"]
+
+
+PACK = """
+from vedette import baseline
+from vedette.ports.board_facts import Facts
+
+class Agent:
+    settings = dict.fromkeys(
+        ("Baseline_CustomChecks", "Baseline_GroupsDisabled", "Baseline_ChecksDisabled"), ""
+    )
+
+facts = Facts(Agent)
+facts.PACKS = ()
+print([result[:3] for result in baseline.results(Agent, facts) if result])
+print(list(facts.files(code=True)))
+"""
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_example_of_a_pack(lane: str, board: Path, tmp_path: Path) -> None:
+    (tmp_path / "baseline_pump.py").write_text(example("baseline.md", 'CHECKS = """'))
+    (tmp_path / "pump.py").write_text("def read():\n    return 7\n")
+    result, files = run(PACK, lane, board, tmp_path)
+    assert result == "[('ACME-1-Pump-1.1', 'Fail', 'it is 7 bar')]"
+    assert sorted(ast.literal_eval(files)) == ["baseline_pump.py", "pump.py"]
+
+
+COLLECTOR = """
+import asyncio
+import iothub
+import vedette
+
+async def main():
+    client = iothub.HubClient(iothub.Credentials("host", "device", b"key"), ca=["root.der"])
+    agent = vedette.start(client=client, module_identity=True, journal=False, outbox_size=4096)
+    import socket
+    server = socket.socket()
+    server.bind(socket.getaddrinfo("127.0.0.1", 0)[0][-1])
+    server.listen(1)
+    await asyncio.sleep(0)
+    print(await agent.collect("ListeningPorts"))
+    for offset in agent.outbox.entries():
+        print(bytes(agent.outbox.content(offset)).decode())
+    await agent.stop(timeout=0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_example_of_a_collector_in_an_application(lane: str, tmp_path: Path) -> None:
+    sources = agent_sources()
+    path = "vedette/collectors/listening_ports.py"
+    sources[path] = example("embedding.md", "from nettap import sockets")
+    output = run(COLLECTOR, lane, link(sources, tmp_path), tmp_path)
+    assert "True" in output, output
+    assert any('"columns":["local_port"]' in line for line in output), output

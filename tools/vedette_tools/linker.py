@@ -209,14 +209,22 @@ class _Linker:
             for node in ast.walk(tree)
             if isinstance(node, ast.keyword)
         }
-        for name, tree in trees.items():
-            shorten_arguments(tree, name in PUBLIC, given)
+        for name, module in self.modules.items():
+            # Who is handed an object of a module that is not linked may give these by name.
+            optional = set() if module.group else set(syntax.optional_in(module.tree))
+            shorten_arguments(module.tree, name in PUBLIC, given | optional)
         shorten_attributes(trees, family)
 
     def _rename_private(self, module: Module) -> None:
         """The same of a module that is not linked: only what nobody else sees."""
         used, hidden = syntax.used_in(module.tree), set(syntax.locals_in(module.tree))
-        free = (n for n in names() if n not in used and n not in module.new.values())
+        public = module.name in PUBLIC  # `from … import *` must not hide a built-in function
+        free = (
+            name
+            for name in names()
+            if not (name in used or name in module.new.values())
+            and (syntax.is_private(name) or not public)
+        )
         by_text = "_check_" if module.name.startswith("vedette.baseline.") else ""
         for name, target in module.names.items():
             target = self.resolve(target)
@@ -224,7 +232,7 @@ class _Linker:
                 module.new[name] = syntax.private(name)
             elif self.group(target) and target.attribute:
                 there = self.new(target)
-                if there not in used and there not in module.new.values():
+                if not (public or there in used or there in module.new.values()):
                     module.new[name] = there
             elif syntax.is_private(name) and name not in hidden:
                 if not (by_text and name.startswith(by_text)):  # the baseline looks for these

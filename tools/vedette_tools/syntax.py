@@ -14,6 +14,14 @@ def arguments(args: ast.arguments) -> list[ast.arg]:
     return [argument for argument in given if argument]
 
 
+def optional_in(tree: ast.Module) -> Iterator[str]:
+    """The arguments with a default of a module's public functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+            count = len(node.args.defaults)
+            yield from (argument.arg for argument in node.args.args[-count:] if count)
+
+
 def names_in(node: ast.AST) -> set[str]:
     """All names below a node, but those of attributes and arguments."""
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
