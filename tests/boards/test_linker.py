@@ -193,14 +193,21 @@ server = socket.socket()
 server.bind(socket.getaddrinfo("127.0.0.1", 0)[0][-1])
 server.listen(1)
 print([protocol for protocol, address, port in sockets.listening()])
+print(sockets.errors)
+table.open = None
+client = socket.socket()
+client.connect(socket.getaddrinfo("127.0.0.1", sockets.listening()[0][2])[0][-1])
+print(sockets.errors)
+from nettap.sockets import errors
+print(errors, hasattr(sockets, "nope"))
 sockets.uninstall()
 """
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_the_example_of_the_tap(lane: str, board: Path) -> None:
+def test_the_example_of_the_tap_and_its_count_of_errors(lane: str, board: Path) -> None:
     program = TAP % example("nettap.md", "import flowtable")
-    assert run(program, lane, board) == ["[6]"]
+    assert run(program, lane, board) == ["[6]", "0", "1", "1 False"]
 
 
 PACK = """

@@ -63,6 +63,14 @@ PUBLIC = (
 )
 # Of these only what is used is linked; an application gets them whole.
 LIBRARIES = ("umqtt.simple",)
+# What counts in a linked module is asked for each time: an import would keep what it was.
+_VARIABLES = """
+__all__ = [name for name in globals() if name[0] != "_"]
+
+def __getattr__(name):
+    import %s as linked
+    return getattr(linked, %r.get(name, "?"))
+"""
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in (*names, group)}
 
 
@@ -160,6 +168,7 @@ class _Linker:
         return module.constants.get(target.attribute or "") if module else None
 
     def _bind(self, module: Module) -> None:
+        module.variables = syntax.rebound_in(module.tree)
         for statement in syntax.flat(module.tree.body):
             module.names.update(self.imported(module, statement))
             if isinstance(statement, ast.ClassDef):
@@ -290,6 +299,7 @@ class _Linker:
     def _front(self, module: Module) -> list[ast.stmt]:
         """What is in a linked module's place, for an application that imports it."""
         body: list[ast.stmt] = []
+        variables: dict[str, str] = {}
         for name, target in module.names.items():
             if name[0] == "_" or target.module != module.name and not module.package:
                 continue
@@ -300,8 +310,12 @@ class _Linker:
             value = self.constant(target)
             if value:
                 body.append(ast.Assign([ast.Name(name)], value))
+            elif name in module.variables:
+                variables[name] = self.new(target)
             else:
                 body.append(ast.ImportFrom(group, [syntax.alias(self.new(target), name)], 0))
+        if variables:
+            body += ast.parse(_VARIABLES % (module.group, variables)).body
         return syntax.merged(body)
 
 

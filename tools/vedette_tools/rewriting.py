@@ -27,7 +27,8 @@ _CONST = Target("micropython", "const")  # the compiler knows it, imported or no
 @dataclass(eq=False)
 class Module:
     """A source file. Of what its top binds: `names` say what it stands for, `new` how it is called
-    when the module is linked, `constants` what `const` was given."""
+    when the module is linked, `constants` what `const` was given, and `variables` are those that
+    its functions bind anew."""
 
     name: str
     group: str | None
@@ -37,6 +38,7 @@ class Module:
     new: dict[str, str] = field(default_factory=dict)
     constants: dict[str, ast.expr] = field(default_factory=dict)
     classes: set[str] = field(default_factory=set)
+    variables: set[str] = field(default_factory=set)
 
 
 class Names(Protocol):

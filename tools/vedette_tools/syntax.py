@@ -22,6 +22,11 @@ def optional_in(tree: ast.Module) -> Iterator[str]:
             yield from (argument.arg for argument in node.args.args[-count:] if count)
 
 
+def rebound_in(tree: ast.Module) -> set[str]:
+    """The variables of a module that its functions bind anew."""
+    return {n for node in ast.walk(tree) if isinstance(node, ast.Global) for n in node.names}
+
+
 def names_in(node: ast.AST) -> set[str]:
     """All names below a node, but those of attributes and arguments."""
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
