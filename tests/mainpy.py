@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import LANES, device_environment
 from hubfixture import wait_for
+from serialboard import waits
 
 AGAIN_S = 5
 SECRET = "c2VjcmV0LWtleQ=="
@@ -78,10 +79,6 @@ class Board:
         return process.wait(10), "".join(lines)
 
 
-def _state(pid: int) -> str:  # as proc(5) names it
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 def _children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -94,7 +91,7 @@ def signal_at_rest(process: subprocess.Popen[Any], number: signal.Signals) -> No
     """
 
     def at_rest() -> bool:
-        return all(_state(each) in ("S", "Z") for each in (process.pid, *_children(process.pid)))
+        return all(waits(each) for each in (process.pid, *_children(process.pid)))
 
     wait_for(at_rest, bool)
     process.send_signal(number)

@@ -20,6 +20,7 @@ from pathlib import Path
 RAW_REPL = b"raw REPL; CTRL-B to exit\r\n"
 FRIENDLY_PROMPT = b">>> "
 WAIT_S = 20
+REST_S = 1  # a bound on the wait for a moment in which it does nothing
 HOLD_S = 10  # a bound on how long the board may take to answer Ctrl-C
 
 START = """
@@ -63,6 +64,15 @@ if _image[0] != 255:
     import os
     _vfs.mount(_vfs.VfsRom(_image), os.getcwd() + "/rom")  # a board's is in "/"
 """
+
+
+def waits(pid: int) -> bool:
+    """Whether a process waits for something, or has ended, as far as proc(5) is there to tell."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return status.rpartition(")")[2].split()[0] in ("S", "Z")
 
 
 class SerialBoard:
@@ -235,6 +245,11 @@ class SerialBoard:
                 _write(self._inner, part)
 
     def _interrupt(self) -> None:
+        # In the unix port, one that comes while garbage is collected leaves the heap locked. No
+        # board does so.
+        deadline = time.monotonic() + REST_S
+        while not waits(self._process.pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
         # The unix port throws away what is in its input when it enters its REPL: wait for that.
         os.write(self._inner, b"\x03")
         if not self._raw:
