@@ -12,7 +12,7 @@ import typer
 
 from vedette_tools import enrolment
 from vedette_tools.commands.errors import user_errors
-from vedette_tools.commands.options import AsJson, done, show
+from vedette_tools.commands.options import AsJson, done, key_and_value, show
 from vedette_tools.connection import (
     TIMEOUT_S,
     HubConnection,
@@ -136,13 +136,7 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """Send a device a cloud-to-device message: now, or once it is there."""
-    pairs = {}
-    for pair in properties or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise CommandError(f"{pair!r} is not KEY=VALUE")
-        pairs[key] = value
-    message = {"body": body, "properties": pairs}
+    message = {"body": body, "properties": dict(map(key_and_value, properties or []))}
     HubConnection.find().request(
         "POST", f"/vedette/messages/{identity_path(device, None)}", message
     )

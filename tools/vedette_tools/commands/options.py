@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vedette_tools.errors import CommandError
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Port = Annotated[
     str | None,
@@ -27,3 +29,11 @@ def done(state: str, *, as_json: bool) -> None:
     """Tell a program what was done; a person sees no error."""
     if as_json:
         typer.echo(json.dumps({"state": state}))
+
+
+def key_and_value(pair: str) -> tuple[str, str]:
+    """The parts of KEY=VALUE. Errors: CommandError."""
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise CommandError(f"{pair!r} is not KEY=VALUE")
+    return key, value

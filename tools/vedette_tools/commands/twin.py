@@ -10,7 +10,7 @@ import typer
 
 from vedette_tools.commands.device import DeviceId, Module
 from vedette_tools.commands.errors import user_errors
-from vedette_tools.commands.options import AsJson, show
+from vedette_tools.commands.options import AsJson, key_and_value, show
 from vedette_tools.connection import HubConnection, identity_path
 from vedette_tools.errors import FAILED, CommandError
 from vedette_tools.hub import strict_json
@@ -122,9 +122,7 @@ def _object(text: str, name: str) -> dict[str, Any]:
 def _from_pairs(pairs: list[str]) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise CommandError(f"{pair!r} is not KEY=VALUE")
+        key, text = key_and_value(pair)
         try:
             value = strict_json.loads(text)
         except ValueError:

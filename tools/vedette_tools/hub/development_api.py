@@ -10,8 +10,8 @@ from aiohttp import web
 
 from vedette_tools.hub import cloud_to_device, event_lines, metering
 from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.fields import object_in
 from vedette_tools.hub.rest import HUB, Json, body_of, identity_of, number_of
-from vedette_tools.hub.strict_json import object_in
 
 routes = web.RouteTableDef()
 

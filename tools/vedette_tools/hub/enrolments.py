@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from vedette_tools.hub import device_certificates, sas
 from vedette_tools.hub.database import Database
 from vedette_tools.hub.errors import Refused, RequestError
+from vedette_tools.hub.fields import object_in, string_in
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.plugin_socket import ConnectRequest
-from vedette_tools.hub.strict_json import object_in, string_in
 
 INDIVIDUAL, GROUP = "enrollments", "enrollmentGroups"  # as in the service API's paths
 DEFAULT_GROUP = "default"

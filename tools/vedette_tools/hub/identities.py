@@ -9,10 +9,10 @@ from vedette_tools.hub import registry, twin
 from vedette_tools.hub.clock import utc_now
 from vedette_tools.hub.database import Database
 from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.fields import object_in
 from vedette_tools.hub.identity import Identity
 from vedette_tools.hub.registry import Registry
 from vedette_tools.hub.sessions import Session, Sessions
-from vedette_tools.hub.strict_json import object_in
 
 Json = dict[str, Any]
 

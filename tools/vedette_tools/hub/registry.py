@@ -11,8 +11,8 @@ from typing import Any
 from vedette_tools.hub import sas
 from vedette_tools.hub.device_certificates import checked_thumbprint
 from vedette_tools.hub.errors import RequestError
+from vedette_tools.hub.fields import object_in, string_in
 from vedette_tools.hub.identity import Identity
-from vedette_tools.hub.strict_json import object_in, string_in
 
 Json = dict[str, Any]
 

@@ -1,13 +1,10 @@
-"""JSON from outside: what Python's reader takes beyond the standard, or trips over, is refused; a
-value of another type than it has to be, too."""
+"""JSON from outside: what Python's reader takes beyond the standard, or trips over, is refused."""
 
 from __future__ import annotations
 
 import json
 import math
 from typing import Any
-
-from vedette_tools.hub.errors import RequestError
 
 DEPTH_MAX = 200  # far from where Python gives up, which is later or earlier by the caller's depth
 
@@ -24,25 +21,6 @@ def loads(text: bytes | str) -> Any:
             _check_depth(value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return value
-
-
-def object_in(document: dict[str, Any], name: str) -> dict[str, Any]:
-    """The object of that name; an empty one where there is none. Errors: RequestError (400)."""
-    value: dict[str, Any] = _typed(document, name, dict, "a JSON object")
-    return {} if value is None else value
-
-
-def string_in(document: dict[str, Any], name: str) -> str | None:
-    """The string of that name; None where there is none. Errors: RequestError (400)."""
-    value: str | None = _typed(document, name, str, "a string")
-    return value
-
-
-def _typed(document: dict[str, Any], name: str, kind: type, described: str) -> Any:
-    value = document.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise RequestError(400, f"{name} has to be {described}")
     return value
 
 
