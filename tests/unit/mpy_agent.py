@@ -16,6 +16,9 @@ _QUIET = {
     "Heartbeat_Disabled": True,
     "Statistics_Disabled": True,
 }
+_DROP_OLDEST = dict(
+    _QUIET, NetworkActivity_CacheSize=16, NetworkActivity_OverflowPolicy="DropOldest"
+)
 
 
 def _start(module=False, outbox_size=16384, store="state"):
@@ -269,10 +272,7 @@ async def test_stop_sends_what_had_no_room_before_the_rest_was_sent():
 
 async def test_flows_that_gave_way_are_told_of():
     client, agent = _start(store="evicted")
-    values = dict(
-        _QUIET, NetworkActivity_CacheSize=16, NetworkActivity_OverflowPolicy="DropOldest"
-    )
-    client.push({"microAgent": values}, 1, True)
+    client.push({"microAgent": _DROP_OLDEST}, 1, True)
     await client.until(1)
     for number in range(20):
         _connect(number)
@@ -285,10 +285,7 @@ async def test_flows_that_gave_way_are_told_of():
 
 async def test_flows_that_gave_way_while_nobody_wanted_them_are_not_told_of():
     client, agent = _start(store="unwanted")
-    values = dict(
-        _QUIET, NetworkActivity_CacheSize=16, NetworkActivity_OverflowPolicy="DropOldest"
-    )
-    client.push({"microAgent": values}, 1, True)
+    client.push({"microAgent": _DROP_OLDEST}, 1, True)
     await client.until(1)
     for number in range(18):
         _connect(number)

@@ -14,6 +14,24 @@ _HERE = bytes((10, 0, 0, 7))
 _THERE = bytes((203, 0, 113, 9))
 
 
+def _listen(port, waiting):
+    import socket  # the tap's, once it is in
+
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+    server.listen(waiting)
+    return server
+
+
+def _connect(port):
+    import socket
+
+    client = socket.socket()
+    client.connect(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+    return client
+
+
 class Agent:
     """Takes events as long as there is room for them."""
 
@@ -171,17 +189,13 @@ async def test_an_agent_that_watches_itself_only_has_no_processes():
 
 async def test_a_board_tells_what_its_application_listens_on():
     tap.install()
-    import socket
 
     agent = Agent()
     agent.system = False
     collector = listening_ports.Collector(agent)
     await collector.collect()
     assert agent.events[0]["IsEmpty"] and agent.rows() == []
-    tcp = socket.socket()
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    tcp.bind(socket.getaddrinfo("127.0.0.1", 0)[0][-1])
-    tcp.listen(1)
+    tcp = _listen(0, 1)
     await collector.collect()
     (row,) = agent.rows()
     ((_, _, port),) = sockets.listening()
@@ -471,12 +485,8 @@ async def test_a_connection_among_many_tries_is_one():
     table = _Opened()
     watched = connections.Connections(table, _Others(table), _Owners())
     await watched.look()
-    server = socket.socket()
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.bind(socket.getaddrinfo("127.0.0.1", 20714)[0][-1])
-    server.listen(1)
-    client = socket.socket()
-    client.connect(socket.getaddrinfo("127.0.0.1", 20714)[0][-1])
+    server = _listen(20714, 1)
+    client = _connect(20714)
     accepted, there = server.accept()
     here, port = socket.sockaddr(there)[1:3]
     watched.tried(here, port, here, 20714)
@@ -492,7 +502,6 @@ async def test_a_connection_among_many_tries_is_one():
 
 async def test_sockets_that_go_during_a_look_are_counted_once():
     import asyncio
-    import socket
 
     from vedette.ports import connections
 
@@ -510,13 +519,9 @@ async def test_sockets_that_go_during_a_look_are_counted_once():
     if not watched._gone:
         raise SkipTest("the kernel does not tell us of sockets that go")
     await watched.look()
-    server = socket.socket()
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.bind(socket.getaddrinfo("127.0.0.1", 20716)[0][-1])
-    server.listen(40)
+    server = _listen(20716, 40)
     for _ in range(40):
-        client = socket.socket()
-        client.connect(socket.getaddrinfo("127.0.0.1", 20716)[0][-1])
+        client = _connect(20716)
         ends += [client, server.accept()[0]]
     gone = asyncio.create_task(watched.run_gone())
     connections.asyncio = Turn()
@@ -532,16 +537,11 @@ async def test_sockets_that_go_during_a_look_are_counted_once():
 
 async def test_a_connection_from_before_that_goes_before_the_first_look_is_not_new():
     import asyncio
-    import socket
 
     from vedette.ports import connections
 
-    server = socket.socket()
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.bind(socket.getaddrinfo("127.0.0.1", 20717)[0][-1])
-    server.listen(1)
-    client = socket.socket()
-    client.connect(socket.getaddrinfo("127.0.0.1", 20717)[0][-1])
+    server = _listen(20717, 1)
+    client = _connect(20717)
     accepted = server.accept()[0]
     client.send(b"much")
     table = _Opened()
